@@ -1,0 +1,1 @@
+"""The bridge itself: routing, interception, passthrough."""

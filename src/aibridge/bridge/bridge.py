@@ -1,0 +1,249 @@
+"""The bridge: an ASGI application between AI clients and their providers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from time import perf_counter
+from types import TracebackType
+from typing import Protocol
+from uuid import uuid4
+
+from aibridge.actor import Actor, actor_of
+from aibridge.bridge.asgi import (
+    INTERCEPTION_ID,
+    ClientLeft,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    body_too_large,
+    read_body,
+    refuse,
+)
+from aibridge.bridge.facts import Facts
+from aibridge.bridge.headers import by_name, for_upstream
+from aibridge.bridge.interception import Carrier
+from aibridge.bridge.passthrough import Proxied
+from aibridge.bridge.routing import Route, Routes, path_of
+from aibridge.clients import identify
+from aibridge.errors import Fault, Kind
+from aibridge.observe.metrics import Metrics, default_metrics
+from aibridge.providers import Provider
+from aibridge.recording.recorder import Recorder
+from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
+from aibridge.wire import openai
+from aibridge.wire.content_coding import CodingError, decoded
+from aibridge.wire.dialect import Dialect
+
+_log = logging.getLogger("aibridge.bridge")
+
+MAX_BODY_SIZE = 32 << 20
+"""How long a request's body may be by default, in bytes."""
+
+_AFTER_DEADLINE = 5.0  # seconds for exchanges that were cut to write their records
+
+
+class _Exchange(Protocol):
+    def stop(self) -> None: ...
+
+    async def carry(self) -> None: ...
+
+
+class RequestBridge:
+    """An ASGI application that relays, understands and records exchanges with AI providers.
+
+    Serve it as it is, or mount it in a Starlette, FastAPI or Django service; docs/library.md shows how. The host says
+    who asks with `as_actor`; a request without an actor is answered 401. The recorder is the host's to open and close.
+
+    Connections upstream open at first use. Call `shutdown`, or leave `async with`, to end well; an ASGI host that
+    speaks the lifespan protocol to the bridge does so by itself.
+
+    `time_limits` are for upstreams; `max_body_size` is in bytes; `grace` is how many seconds exchanges may go on when
+    the host's lifespan ends.
+    """
+
+    def __init__(
+        self,
+        providers: Iterable[Provider],
+        recorder: Recorder,
+        metrics: Metrics | None = None,
+        *,
+        time_limits: TimeLimits | None = None,
+        max_body_size: int = MAX_BODY_SIZE,
+        grace: float = 30.0,
+    ) -> None:
+        self._routes = Routes(providers)
+        self._recorder = recorder
+        self._metrics = metrics or default_metrics()
+        self._upstream = Upstream(time_limits)
+        self._max_body_size = max_body_size
+        self._grace = grace
+        self._running: dict[asyncio.Task[None], _Exchange] = {}
+        self._stopping = False
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The providers that the bridge reaches."""
+        return tuple(self._routes.providers.values())
+
+    async def __aenter__(self) -> RequestBridge:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown(self._grace)
+
+    async def shutdown(self, grace: float) -> None:
+        """Refuse new requests, let those that run finish within `grace` seconds, cut the rest; each is recorded."""
+        self._stopping = True
+        if self._running:
+            await asyncio.wait([*self._running], timeout=grace)
+        for exchange in self._running.values():
+            exchange.stop()
+        if self._running:
+            await asyncio.wait([*self._running], timeout=_AFTER_DEADLINE)
+        await self._upstream.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (or WebSocket handshake, or lifespan) of an ASGI server."""
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await _deny_websocket(scope, receive, send)
+        else:
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.shutdown(self._grace)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange_id = str(uuid4())
+        path = path_of(scope)
+        route = self._routes.find(path)
+        try:
+            exchange = await self._accept(exchange_id, scope, receive, send, path, route)
+        except Fault as fault:
+            _log.info("refused %s %s (%s): %s", scope["method"], path, exchange_id, fault.message)
+            dialect = route and (route.dialect or route.provider.dialect)
+            body = dialect.error_body(fault, exchange_id) if dialect else openai.error_body(fault)
+            await refuse(send, fault, body, exchange_id)
+        except ClientLeft:
+            pass
+        else:
+            if exchange:
+                await self._run(exchange)
+
+    async def _run(self, exchange: _Exchange) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[task] = exchange
+        try:
+            await exchange.carry()
+        finally:
+            del self._running[task]
+
+    async def _accept(
+        self, exchange_id: str, scope: Scope, receive: Receive, send: Send, path: str, route: Route | None
+    ) -> _Exchange | None:
+        """The exchange that a request begins; None where it is answered already. Raises `Fault` and `ClientLeft`."""
+        method: str = scope["method"]
+        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
+            raise Fault(Kind.WEBSOCKET_NOT_SERVED, "WebSocket is not served here; send the request by HTTP POST")
+        if route and method == "HEAD" and route.path in route.provider.probes:
+            await answer(send, 200, [(INTERCEPTION_ID, exchange_id.encode())])
+            return None
+        bridged = route and route.dialect and method == "POST"
+        if route is None or not (bridged or route.passthrough):
+            raise Fault(Kind.ROUTE_NOT_SUPPORTED, f"route not supported: {method} {path}")
+        actor = actor_of(scope)
+        if actor is None:
+            raise Fault(Kind.UNKNOWN_ACTOR, "the request has no actor: authenticate at the gateway")
+        if self._stopping:
+            raise Fault(Kind.SHUTTING_DOWN, "the gateway is stopping", retry_after=1)
+        began = perf_counter()
+        body = await read_body(scope, receive, self._max_body_size)
+        if route.dialect:
+            return await self._intercept(exchange_id, scope, receive, send, route, route.dialect, actor, body, began)
+        assert route.passthrough is not None
+        self._metrics.child(self._metrics.passthrough, route.provider.name, route.passthrough, method).inc()
+        credential = route.provider.credential(by_name(scope["headers"]))
+        headers = for_upstream(scope["headers"], credential, actor if route.provider.send_actor_headers else None)
+        sending = UpstreamRequest(route.provider.name, method, _url(scope, route), headers, body)
+        return Proxied(exchange_id, route.provider.dialect, sending, self._upstream, receive, send)
+
+    async def _intercept(
+        self,
+        exchange_id: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        route: Route,
+        dialect: Dialect,
+        actor: Actor,
+        body: bytes,
+        began: float,
+    ) -> Carrier:
+        """An interception that has begun: it is recorded."""
+        waited = perf_counter() - began
+        provider, raw_headers = route.provider, scope["headers"]
+        headers = by_name(raw_headers)
+        plain = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
+        request = dialect.parse(plain)
+        if request.body is not plain:  # what was edited goes upstream unpacked
+            body = request.body
+            raw_headers = [(name, value) for name, value in raw_headers if name != b"content-encoding"]
+        credential = provider.credential(headers)
+        client = identify(headers, request.hints)
+        facts = Facts(
+            exchange_id,
+            provider,
+            route.path,
+            scope["method"],
+            actor,
+            request,
+            client,
+            credential,
+            self._recorder,
+            self._metrics,
+        )
+        facts.began, facts.waited = began, waited
+        sent_headers = for_upstream(raw_headers, credential, actor if provider.send_actor_headers else None)
+        sending = UpstreamRequest(
+            provider.name, "POST", _url(scope, route), sent_headers, body, max_retries=provider.max_retries
+        )
+        await facts.begin(headers.get("user-agent"))
+        return Carrier(dialect, request, sending, facts, self._upstream, receive, send)
+
+
+def _url(scope: Scope, route: Route) -> str:
+    query: bytes = scope.get("query_string", b"")
+    url = route.provider.upstream_url(route.path)
+    return f"{url}?{query.decode('latin-1')}" if query else url
+
+
+def _unpacked(body: bytes, content_encoding: str, limit: int) -> bytes:
+    try:
+        plain = decoded(body, content_encoding, limit)
+    except CodingError as error:
+        raise Fault(Kind.INVALID_REQUEST, f"the request body can not be read: {error}") from error
+    if plain is None:
+        raise body_too_large(limit)
+    return plain
+
+
+async def _deny_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a handshake that the host has taken up: with 426 where the host can say so, else by closing it."""
+    await receive()
+    if "websocket.http.response" in scope.get("extensions", {}):
+        headers = [(b"upgrade", b"HTTP/1.1"), (INTERCEPTION_ID, str(uuid4()).encode())]
+        await send({"type": "websocket.http.response.start", "status": 426, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b""})
+    else:
+        await send({"type": "websocket.close", "code": 1003})

@@ -1,0 +1,235 @@
+"""What is told of one interception: records, metrics and a log line, each fact once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+from aibridge.actor import Actor
+from aibridge.clients import Client
+from aibridge.errors import Fault, Kind
+from aibridge.observe.metrics import Metrics
+from aibridge.providers import Credential, Provider
+from aibridge.recording.recorder import Recorder
+from aibridge.records import (
+    Interception,
+    InterceptionEnded,
+    ModelThought,
+    PromptUsage,
+    Status,
+    TokenUsage,
+    ToolUsage,
+)
+from aibridge.wire.dialect import ProviderError, Request, Turn, Usage
+
+_log = logging.getLogger("aibridge.interceptions")
+
+RETRY_AFTER = 5  # seconds, for a client that was refused because nothing can be recorded
+
+
+class Facts:
+    """Hands the facts of one interception to the recorder, the metrics and the log."""
+
+    def __init__(
+        self,
+        interception_id: str,
+        provider: Provider,
+        route: str,
+        method: str,
+        actor: Actor,
+        request: Request,
+        client: Client,
+        credential: Credential,
+        recorder: Recorder,
+        metrics: Metrics,
+    ) -> None:
+        self.id = interception_id
+        self.ended = False
+        self.began = perf_counter()
+        self.waited = 0.0
+        """Seconds spent waiting for the client or the upstream."""
+        self.waited_for_upstream = 0.0
+        """Seconds from sending the request upstream to the head of the answer."""
+        self._provider, self._route, self._method = provider, route, method
+        self._actor, self._request, self._client, self._credential = actor, request, client, credential
+        self._recorder, self._metrics = recorder, metrics
+        self._retries: list[str] = []
+        self._usage = Usage()
+        self._model = metrics.model(request.model)
+        self._initiator = metrics.actor(actor.id)
+        self._inflight = metrics.child(metrics.inflight, provider.name, self._model, route)
+
+    async def begin(self, user_agent: str | None) -> None:
+        """Tell that the interception begins. Raises `Fault` (NOT_RECORDED) where that can not be kept."""
+        request, credential = self._request, self._credential
+        metadata: dict[str, Any] = {**self._actor.metadata, **self._client.metadata}
+        if credential.secret:
+            metadata["credential_length"] = len(credential.secret)
+        now = datetime.now(UTC)
+        interception = Interception(
+            id=self.id,
+            initiator_id=self._actor.id,
+            provider=self._provider.type,
+            provider_name=self._provider.name,
+            model=request.model,
+            started_at=now,
+            route=self._route,
+            streaming=request.streaming,
+            client=self._client.name,
+            client_session_id=self._client.session_id,
+            user_agent=user_agent,
+            correlating_tool_call_id=request.correlating_tool_call_id,
+            credential_kind=credential.kind,
+            credential_hint=credential.hint,
+            metadata=metadata,
+        )
+        try:
+            await self._recorder.record_interception(interception)
+        except Exception as error:  # a host may bring any recorder
+            _log.error("refused an exchange that can not be recorded: %s", error)
+            self._metrics.child(self._metrics.unrecorded, "interception").inc()
+            cause = "the exchange can not be recorded at the moment, and is therefore refused"
+            raise Fault(Kind.NOT_RECORDED, cause, retry_after=RETRY_AFTER) from error
+        self._inflight.inc()
+        if request.prompt is not None:
+            prompt = PromptUsage(id=_new_id(), interception_id=self.id, prompt=request.prompt, created_at=now)
+            await self._keep("prompt", self._recorder.record_prompt_usage(prompt))
+            self._count(self._metrics.prompts, self._initiator, self._client.name)
+
+    def retried(self, why: str) -> None:
+        """Tell that the request is sent upstream once more."""
+        self._retries.append(why)
+        self._metrics.child(self._metrics.retries, self._provider.name, why).inc()
+
+    async def turn(self, turn: Turn, *, cut: bool) -> None:
+        """Tell what one turn showed; where it was cut, its counts are marked as partial."""
+        now = datetime.now(UTC)
+        if turn.usage:
+            await self._tokens(turn, turn.usage, now, partial=cut and not turn.counted)
+        for call in turn.tool_calls:
+            usage = ToolUsage(
+                id=_new_id(),
+                interception_id=self.id,
+                provider_response_id=turn.response_id,
+                provider_tool_call_id=call.id,
+                tool=call.name,
+                input=call.arguments,
+                metadata={} if call.complete else {"partial": True},
+                created_at=now,
+            )
+            await self._keep("tool", self._recorder.record_tool_usage(usage))
+            self._count(self._metrics.selections, self._metrics.tool(call.name))
+        for thought in turn.thoughts:
+            record = ModelThought(
+                id=_new_id(),
+                interception_id=self.id,
+                provider_response_id=turn.response_id,
+                content=thought.content,
+                metadata={"source": thought.source},
+                created_at=now,
+            )
+            await self._keep("thought", self._recorder.record_model_thought(record))
+
+    async def end(self, status: Status, http_status: int | None, error: ProviderError | None = None) -> None:
+        """Tell how the interception ended; only the first end counts."""
+        if self.ended:
+            return
+        self.ended = True
+        self._inflight.dec()
+        record = InterceptionEnded(
+            interception_id=self.id,
+            ended_at=datetime.now(UTC),
+            status=status,
+            http_status=http_status,
+            error_type=self._safe(error.type) if error else None,
+            error_message=self._safe(error.message) if error else None,
+            metadata={"retries": self._retries} if self._retries else {},
+        )
+        await self._keep("end", self._recorder.record_interception_ended(record))
+        took = perf_counter() - self.began
+        metrics = self._metrics
+        self._count(metrics.interceptions, status, self._route, self._method, self._initiator, self._client.name)
+        metrics.child(metrics.durations, self._provider.name, self._model).observe(took)
+        metrics.child(metrics.overhead, self._provider.name).observe(took - self.waited)
+        if _log.isEnabledFor(logging.INFO):
+            self._write_line(record, took)
+
+    def first_byte(self) -> bytes:
+        """The answer begins: tell what the gateway added to the time until then; as a `Server-Timing` header's value.
+
+        Source: https://www.w3.org/TR/server-timing/, in milliseconds.
+        """
+        added = perf_counter() - self.began - self.waited
+        self._metrics.child(self._metrics.added_first_byte, self._provider.name).observe(added)
+        return b"aibridge;dur=%.2f, upstream;dur=%.1f" % (added * 1000, self.waited_for_upstream * 1000)
+
+    async def _tokens(self, turn: Turn, usage: Usage, now: datetime, *, partial: bool) -> None:
+        record = TokenUsage(
+            id=_new_id(),
+            interception_id=self.id,
+            provider_response_id=turn.response_id,
+            input_tokens=usage.input,
+            output_tokens=usage.output,
+            cache_read_input_tokens=usage.cache_read,
+            cache_write_input_tokens=usage.cache_write,
+            metadata={**usage.extra, "partial": True} if partial else usage.extra,
+            created_at=now,
+        )
+        await self._keep("tokens", self._recorder.record_token_usage(record))
+        self._usage = usage
+        counts = {
+            **usage.extra,
+            "input": usage.input,
+            "output": usage.output,
+            "cache_read_input_tokens": usage.cache_read,
+            "cache_write_input_tokens": usage.cache_write,
+        }
+        self._metrics.count_tokens(self._provider.name, self._model, self._initiator, self._client.name, counts)
+
+    async def _keep(self, kind: str, recording: Awaitable[None]) -> None:
+        """Record a fact of a running exchange, which goes on where that fails."""
+        try:
+            await recording
+        except Exception as error:  # noqa: BLE001  # a host may bring any recorder
+            _log.error("lost a record of interception %s (%s): %s", self.id, kind, error)
+            self._metrics.child(self._metrics.unrecorded, kind).inc()
+
+    def _count(self, metric: Any, *labels: str) -> None:
+        self._metrics.child(metric, self._provider.name, self._model, *labels).inc()
+
+    def _safe(self, text: str | None) -> str | None:
+        """A provider's words, without the credential that it may quote."""
+        secret = self._credential.secret
+        return text.replace(secret, self._credential.hint) if text and secret else text
+
+    def _write_line(self, end: InterceptionEnded, took: float) -> None:
+        usage = self._usage
+        facts = {
+            "interception_id": self.id,
+            "actor": self._actor.id,
+            "client": self._client.name,
+            "session": self._client.session_id,
+            "provider": self._provider.name,
+            "route": self._route,
+            "model": self._request.model,
+            "streaming": self._request.streaming,
+            "status": end.status,
+            "http_status": end.http_status,
+            "error_type": end.error_type,
+            "retries": len(self._retries),
+            "input_tokens": usage.input,
+            "output_tokens": usage.output,
+            "cache_read_input_tokens": usage.cache_read,
+            "cache_write_input_tokens": usage.cache_write,
+            "duration_ms": round(took * 1000, 1),
+            "overhead_ms": round((took - self.waited) * 1000, 2),
+        }
+        _log.info("interception %s", end.status, extra={"facts": facts})
+
+
+def _new_id() -> str:
+    return str(uuid4())

@@ -1,0 +1,188 @@
+"""One interception: a request on a bridged route, carried upstream and back, understood and recorded on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from time import perf_counter
+
+from aibridge.bridge.asgi import INTERCEPTION_ID, Message, Receive, Send, refuse
+from aibridge.bridge.facts import Facts
+from aibridge.bridge.headers import for_client
+from aibridge.bridge.reading import Reading
+from aibridge.bridge.watch import Interrupted, Watch, Why
+from aibridge.errors import Fault, Kind
+from aibridge.records import Status
+from aibridge.upstream.upstream import Answer, Upstream, UpstreamRequest
+from aibridge.wire.dialect import Dialect, ProviderError, Request
+from aibridge.wire.sse import EventTooLarge
+
+_log = logging.getLogger("aibridge.bridge")
+
+_STOPPING = Fault(Kind.SHUTTING_DOWN, "the gateway is stopping", retry_after=1)
+
+
+class Carrier:
+    """Carries one request whose interception has begun; `carry` returns when the client has all that it will get.
+
+    The order is what makes the records trustworthy: what a turn showed, and how it ended, is recorded before the client
+    gets the last byte of it.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        request: Request,
+        sending: UpstreamRequest,
+        facts: Facts,
+        upstream: Upstream,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._dialect, self._request, self._sending = dialect, request, sending
+        self._facts, self._upstream, self._send = facts, upstream, send
+        self._watch = Watch(receive)
+        self._status: int | None = None  # that the client was answered with, once it was
+        self._streams = False
+        self._reading: Reading | None = None
+
+    def stop(self) -> None:
+        """The gateway can not wait any longer: the exchange is cut, and recorded."""
+        self._watch.interrupt(Why.SHUTDOWN)
+
+    async def carry(self) -> None:
+        """Send the request, relay the answer, and record what it showed."""
+        try:
+            with self._watch:
+                await self._converse()
+        except Interrupted as interrupted:
+            if interrupted.why is Why.CLIENT_LEFT:
+                await self._end_cut("cancelled", None, None)
+            else:
+                await self._fail(_STOPPING)
+        except Fault as fault:
+            await self._fail(fault)
+        except asyncio.CancelledError:
+            await self._fail(_STOPPING)  # the host does so when its own grace is over
+            raise
+        except Exception:  # noqa: BLE001  # whatever happened, it is recorded
+            _log.exception("interception %s met a fault of the gateway's own", self._facts.id)
+            await self._fail(Fault(Kind.INTERNAL, "the gateway met a fault of its own; its log tells more"))
+
+    async def _converse(self) -> None:
+        """The turns of the interception: one, as long as no tool is injected."""
+        asked = perf_counter()
+        try:
+            answer = await self._upstream.send(self._sending, self._facts.retried)
+        finally:
+            self._facts.waited_for_upstream = perf_counter() - asked
+            self._facts.waited += self._facts.waited_for_upstream
+        try:
+            await self._relay(answer)
+        finally:
+            answer.close()
+
+    async def _relay(self, answer: Answer) -> None:
+        """Let the client have the answer as it comes, and read it on the way."""
+        streams = self._streams = answer.status < 400 and _is_event_stream(answer)
+        reader = (
+            self._dialect.stream_reader(self._request)
+            if streams
+            else self._dialect.document_reader(self._request, answer.status)
+        )
+        reading = self._reading = Reading(reader, answer.header("Content-Encoding"))
+        if streams:
+            await self._begin(answer)
+            if reading.takes_insertions:
+                answer.on_silence(self._keep_alive)
+        facts = self._facts
+        while True:
+            waiting = perf_counter()
+            data = await answer.read()
+            facts.waited += perf_counter() - waiting
+            last = answer.at_end
+            passed = reading.feed(data)
+            if last:
+                passed += reading.close()
+            if (reader.ended or last) and not facts.ended:
+                await self._settle(answer.status, passed)
+            if self._status is None:  # a document: had it broken off before this, the client would get an error
+                await self._begin(answer)
+            if passed or last:
+                await self._say({"type": "http.response.body", "body": passed, "more_body": not last})
+            if last:
+                return
+
+    async def _begin(self, answer: Answer) -> None:
+        """Send the head of the answer."""
+        assert self._reading is not None
+        without = {b"content-length"} if self._streams or self._reading.unpacks else set()
+        headers = for_client(answer.headers, without | ({b"content-encoding"} if self._reading.unpacks else set()))
+        headers += [(INTERCEPTION_ID, self._facts.id.encode()), (b"server-timing", self._facts.first_byte())]
+        self._status = answer.status
+        await self._say({"type": "http.response.start", "status": answer.status, "headers": headers})
+
+    async def _settle(self, status: int, passed: bytes) -> None:
+        """The answer has come to its end: record what it showed, and how it ended."""
+        assert self._reading is not None
+        turn = self._reading.reader.turn
+        if not turn.complete and not turn.error:
+            if passed:
+                await self._say({"type": "http.response.body", "body": passed, "more_body": True})
+            raise Fault(Kind.UPSTREAM_FAULT, f"the answer of {self._sending.provider} ended before it was complete")
+        await self._facts.turn(turn, cut=not turn.complete)
+        failed = turn.error is not None or status >= 400
+        await self._facts.end("failed" if failed else "completed", status, turn.error)
+
+    async def _fail(self, fault: Fault) -> None:
+        """Tell the client of a fault: by an error answer, or, where an answer has begun, by an event and a cut.
+
+        An answer that has begun is never ended cleanly then, since several clients take a clean end for success: it is
+        left unfinished, and the server closes the connection.
+        """
+        if self._facts.ended:  # with the end of its dialect: what broke after that is nobody's loss
+            await self._quietly({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        await self._end_cut("failed", fault.said.status, ProviderError(fault.kind.name.lower(), fault.message))
+        if self._status is None:
+            with suppress(OSError):
+                await refuse(self._send, fault, self._dialect.error_body(fault, self._facts.id), self._facts.id)
+        elif self._streams and self._reading and self._reading.takes_insertions:
+            event = self._dialect.error_event(fault, self._facts.id, self._reading.reader)
+            await self._quietly({"type": "http.response.body", "body": event, "more_body": True})
+
+    async def _end_cut(self, status: Status, http_status: int | None, error: ProviderError | None) -> None:
+        """Record the end of an exchange that was cut, and what was seen until then."""
+        if self._facts.ended:
+            return
+        if self._reading:
+            with suppress(EventTooLarge):
+                self._reading.close()
+            await self._facts.turn(self._reading.reader.turn, cut=True)
+        await self._facts.end(status, self._status or http_status, error)
+
+    async def _keep_alive(self) -> None:
+        """Tell the client of a silent stream that it is still open."""
+        assert self._reading is not None
+        if self._reading.reader.between_events and not self._reading.reader.ended:
+            keep_alive = self._dialect.keep_alive
+            await self._quietly({"type": "http.response.body", "body": keep_alive, "more_body": True})
+
+    async def _say(self, message: Message) -> None:
+        """Send to the client, as fast as it reads."""
+        waiting = perf_counter()
+        try:
+            await self._send(message)
+        except OSError:
+            raise Interrupted(Why.CLIENT_LEFT) from None
+        finally:
+            self._facts.waited += perf_counter() - waiting
+
+    async def _quietly(self, message: Message) -> None:
+        with suppress(OSError):
+            await self._send(message)
+
+
+def _is_event_stream(answer: Answer) -> bool:
+    return answer.header("Content-Type").lower().startswith("text/event-stream")

@@ -1,0 +1,76 @@
+"""A request on a passthrough route: proxied, and not looked into."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from aibridge.bridge.asgi import INTERCEPTION_ID, Receive, Send, refuse
+from aibridge.bridge.headers import for_client
+from aibridge.bridge.watch import Interrupted, Watch, Why
+from aibridge.errors import Fault, Kind
+from aibridge.upstream.upstream import Upstream, UpstreamRequest
+from aibridge.wire.dialect import Dialect
+
+_log = logging.getLogger("aibridge.bridge")
+
+
+class Proxied:
+    """Carries one request there and back."""
+
+    def __init__(
+        self,
+        exchange_id: str,
+        dialect: Dialect,
+        sending: UpstreamRequest,
+        upstream: Upstream,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._id, self._dialect, self._sending, self._upstream, self._send = (
+            exchange_id,
+            dialect,
+            sending,
+            upstream,
+            send,
+        )
+        self._watch = Watch(receive)
+        self._begun = False
+
+    def stop(self) -> None:
+        """The gateway can not wait any longer."""
+        self._watch.interrupt(Why.SHUTDOWN)
+
+    async def carry(self) -> None:
+        """Send the request, and relay the answer; one that breaks off is left unfinished."""
+        fault: Fault
+        try:
+            with self._watch:
+                await self._relay()
+            return
+        except Interrupted as interrupted:
+            if interrupted.why is Why.CLIENT_LEFT:
+                return
+            fault = Fault(Kind.SHUTTING_DOWN, "the gateway is stopping", retry_after=1)
+        except OSError:
+            return
+        except Fault as raised:
+            fault = raised
+        _log.warning("passthrough %s failed: %s", self._id, fault.message)
+        if not self._begun:
+            with suppress(OSError):
+                await refuse(self._send, fault, self._dialect.error_body(fault, self._id), self._id)
+
+    async def _relay(self) -> None:
+        answer = await self._upstream.send(self._sending)
+        try:
+            headers = [*for_client(answer.headers), (INTERCEPTION_ID, self._id.encode())]
+            self._begun = True
+            await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            last = False
+            while not last:
+                data = await answer.read()
+                last = answer.at_end
+                await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        finally:
+            answer.close()

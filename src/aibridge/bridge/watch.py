@@ -1,0 +1,60 @@
+"""Ending an exchange before its time: because the client has left, or the gateway stops."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from types import TracebackType
+
+from aibridge.bridge.asgi import Receive
+
+
+class Why(Enum):
+    """What interrupts an exchange."""
+
+    CLIENT_LEFT = auto()
+    SHUTDOWN = auto()
+
+
+class Interrupted(Exception):
+    """The exchange was interrupted."""
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(why.name)
+        self.why = why
+
+
+class Watch:
+    """While it is entered, interrupts its task when the client leaves or somebody says so: `Interrupted` is raised."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._why: Why | None = None
+
+    def __enter__(self) -> Watch:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    def interrupt(self, why: Why) -> None:
+        """End the exchange; the first reason stands."""
+        if self._why is None:
+            self._why = why
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._listening.cancel()
+        if self._why is None:
+            return
+        others = self._task.uncancel()  # somebody else may have cancelled the task as well
+        if kind is asyncio.CancelledError and others == 0:
+            raise Interrupted(self._why) from None
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.interrupt(Why.CLIENT_LEFT)

@@ -1,0 +1,55 @@
+"""Structured log lines: one JSON object a line, or text for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+
+class JSONFormatter(logging.Formatter):
+    """A record as one JSON object; what was given as `extra={"facts": {...}}` stands beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, without a line end."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """The same for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, then each fact as `name=value`."""
+        facts = getattr(record, "facts", {})
+        told = "".join(f" {name}={value}" for name, value in facts.items() if value is not None)
+        return super().format(record) + told
+
+
+def configure(form: str, level: str) -> None:
+    """Send the log of the whole process to standard error; `form` is `json`, `text`, or `auto`: text on a terminal."""
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextFormatter() if text else JSONFormatter())
+    handler.addFilter(_is_news)
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Two complaints of the HTTP server are about what the bridge does on purpose."""
+    message = str(record.msg)
+    return not message.startswith(("ASGI callable returned without completing", "Unsupported upgrade", "No supported"))

@@ -1,0 +1,131 @@
+"""Prometheus metrics.
+
+Names and labels are those of docs/metrics.md. With several worker processes, `prometheus_client`'s multiprocess mode
+lets one scrape show the sum over them (https://prometheus.github.io/client_python/multiprocess/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+MOST_VALUES = 1000
+"""How many values a label has that clients choose; what comes after them reads `other`."""
+
+OTHER = "other"
+
+_DURATIONS = (0.5, 2, 5, 15, 30, 60, 120)
+_OVERHEADS = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+
+class Labels:
+    """Values of a label that clients choose, capped in number, so that no client can fill the memory of who scrapes."""
+
+    def __init__(self, most: int = MOST_VALUES) -> None:
+        self._most = most
+        self._seen: dict[str, str] = {}
+
+    def __call__(self, value: str) -> str:
+        """The value, or `other` where there are too many already."""
+        found = self._seen.get(value)
+        if found is None:
+            if len(self._seen) >= self._most or len(value) > 200:
+                return OTHER
+            found = self._seen[value] = value
+        return found
+
+
+class Metrics:
+    """What the bridge counts, in a Prometheus registry; `namespace` is put before every name."""
+
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, *, namespace: str = "", most_values: int = MOST_VALUES
+    ) -> None:
+        at: dict[str, Any] = {"registry": registry, "namespace": namespace}
+        self._models, self._tools, self._actors = Labels(most_values), Labels(most_values), Labels(most_values)
+        self._children: dict[tuple[Any, ...], Any] = {}
+        who = ("initiator_id", "client")
+        self.interceptions = Counter(
+            "interceptions",
+            "Interceptions that have ended.",
+            ("provider", "model", "status", "route", "method", *who),
+            **at,
+        )
+        self.inflight = Gauge(
+            "interceptions_inflight",
+            "Interceptions that are running.",
+            ("provider", "model", "route"),
+            multiprocess_mode="livesum",
+            **at,
+        )
+        self.durations = Histogram(
+            "interceptions_duration_seconds",
+            "From a request's first byte to the end of its interception.",
+            ("provider", "model"),
+            buckets=_DURATIONS,
+            **at,
+        )
+        self.passthrough = Counter(
+            "passthrough", "Requests that were only proxied.", ("provider", "route", "method"), **at
+        )
+        self.prompts = Counter("prompts", "Prompts of users.", ("provider", "model", *who), **at)
+        self.tokens = Counter("tokens", "Tokens, by type.", ("provider", "model", "type", *who), **at)
+        self.selections = Counter(
+            "non_injected_tool_selections",
+            "Calls of clients' own tools that models asked for.",
+            ("provider", "model", "name"),
+            **at,
+        )
+        self.retries = Counter(
+            "upstream_retries", "Requests that were sent upstream once more.", ("provider", "reason"), **at
+        )
+        self.unrecorded = Counter("unrecorded", "Records that could not be kept.", ("kind",), **at)
+        self.overhead = Histogram(
+            "overhead_seconds",
+            "Time in an interception that was not spent waiting for the client, the upstream or a tool.",
+            ("provider",),
+            buckets=_OVERHEADS,
+            **at,
+        )
+        self.added_first_byte = Histogram(
+            "added_first_byte_seconds",
+            "What the gateway added to the time to the first byte of an answer.",
+            ("provider",),
+            buckets=_OVERHEADS,
+            **at,
+        )
+
+    def model(self, name: str) -> str:
+        """A model's name as a label."""
+        return self._models(name)
+
+    def tool(self, name: str) -> str:
+        """A tool's name as a label."""
+        return self._tools(name)
+
+    def actor(self, actor_id: str) -> str:
+        """An actor's id as a label."""
+        return self._actors(actor_id)
+
+    def child(self, metric: Any, *values: str) -> Any:
+        """A metric with label values, kept at hand: looking it up anew costs more than counting."""
+        key = (metric, *values)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = metric.labels(*values)
+        return found
+
+    def count_tokens(self, provider: str, model: str, actor: str, client: str, counts: Mapping[str, Any]) -> None:
+        """Add the counts of one turn, by type; what is no positive whole number is no count."""
+        for kind, value in counts.items():
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                self.child(self.tokens, provider, model, kind, actor, client).inc(value)
+
+
+@lru_cache(maxsize=1)
+def default_metrics() -> Metrics:
+    """The metrics of a bridge that was given none: in a registry of their own, which nobody scrapes."""
+    return Metrics(CollectorRegistry())

@@ -1,0 +1,9 @@
+"""Who is upstream: their routes, addresses, credentials and headers."""
+
+from aibridge.providers.anthropic import AnthropicProvider
+from aibridge.providers.copilot import CopilotProvider
+from aibridge.providers.credential import Credential
+from aibridge.providers.openai import OpenAIProvider
+from aibridge.providers.provider import Provider
+
+__all__ = ["AnthropicProvider", "CopilotProvider", "Credential", "OpenAIProvider", "Provider"]

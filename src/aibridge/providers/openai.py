@@ -1,0 +1,37 @@
+"""OpenAI, and those who speak like it.
+
+Source: https://platform.openai.com/docs/api-reference/introduction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aibridge.providers.credential import Credential, own_bearer
+from aibridge.providers.provider import Provider
+from aibridge.wire.chat_completions import ChatCompletions
+from aibridge.wire.responses import Responses
+
+
+class OpenAIProvider(Provider):
+    """OpenAI's API, or a compatible one. The base URL carries the version: `https://api.openai.com/v1`."""
+
+    type = "openai"
+    bridged = {"/v1/chat/completions": ChatCompletions(), "/v1/responses": Responses()}
+    passthrough = (
+        "/v1/models",
+        "/v1/models/*",
+        "/v1/responses/*",
+        "/v1/conversations",
+        "/v1/conversations/*",
+    )
+
+    def upstream_url(self, path: str) -> str:
+        """Where a path below the prefix is found upstream: the version is that of the base URL."""
+        return self.base_url + path.removeprefix("/v1")
+
+    def credential(self, headers: Mapping[str, str]) -> Credential:
+        """The client's token, else the gateway's key."""
+        if self.byok and (token := own_bearer(headers)):
+            return Credential("byok", token, self.key_header(token))
+        return self.key_credential()

@@ -1,0 +1,1 @@
+"""Keeping what was seen: the recorder protocol, the journal, and the stores behind it."""

@@ -1,0 +1,143 @@
+"""One file of a journal, locked for as long as its owner lives."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from aibridge.recording.entries import CANCEL, Reading, read
+
+SUFFIX = ".journal"
+HEADER = b"aibridge-journal 1\n"
+"""The first line of every file: the format's name and its version."""
+
+_sequence = itertools.count(1)
+
+
+class UnknownFormatError(Exception):
+    """A file bears a journal's name, but its first line is not one that this version knows."""
+
+
+class Segment:
+    """A journal file that this process holds, by `flock(2)`: the kernel lets go of it when the process dies.
+
+    One thread writes and one other may read at the same time; what a write has not finished is never read.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, size: int, offset: int) -> None:
+        self.path = path
+        self.size = size
+        """In bytes, whole entries only in a file that this process writes."""
+        self.offset = offset
+        """Up to where, in bytes, the entries are stored."""
+        self.damaged = 0
+        """Entries found that can not be read or stored; a file with such is kept."""
+        self._descriptor = descriptor
+        self._torn = False
+
+    @classmethod
+    def create(cls, directory: Path) -> Segment:
+        """Begin a new file, for its owner alone to read; OSError where that is impossible."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            path = directory / f"{time.time_ns() // 1_000_000}-{os.getpid()}-{next(_sequence)}{SUFFIX}"
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+            descriptor = os.open(path, flags, mode=0o600)
+            segment = cls(path, descriptor, size=0, offset=len(HEADER))
+            try:
+                # Between its creation and its lock the file looks abandoned: another process may have adopted it.
+                if not _lock(descriptor):
+                    segment.release()
+                    continue
+                segment.write(HEADER)
+            except OSError:
+                segment.discard()
+                raise
+            return segment
+
+    @classmethod
+    def adopt(cls, path: Path) -> Segment | None:
+        """Take over a file whose owner is dead; None where it lives or another process was quicker.
+
+        UnknownFormatError is raised for a file that this version can not read, OSError for one that can not be opened.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            if not _lock(descriptor):
+                os.close(descriptor)
+                return None
+            size = os.fstat(descriptor).st_size
+            head = os.pread(descriptor, len(HEADER), 0)
+            if not HEADER.startswith(head):
+                raise UnknownFormatError(f"{path} is not a journal that this version of aibridge can read")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor, size=size, offset=len(head))
+
+    @property
+    def lag(self) -> int:
+        """Bytes that are not yet stored."""
+        return max(self.size - self.offset, 0)
+
+    @property
+    def removed(self) -> bool:
+        """Whether someone deleted the file, so that its entries would not outlive this process."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    def write(self, entries: bytes) -> None:
+        """Hand whole entries to the kernel, all or none; OSError where it can not take them (disk full)."""
+        data = CANCEL + entries if self._torn else entries
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+            # A kill of the process loses nothing from here on. Where a loss of power must not either, this is
+            # the place for os.fdatasync().
+        except OSError:
+            self._cut()
+            raise
+        self.size = os.fstat(self._descriptor).st_size if self._torn else self.size + written
+        self._torn = False
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self._descriptor, self.size)
+        except OSError:
+            self._torn = True
+
+    def read(self, offset: int) -> Reading:
+        """Read some of the whole entries from an offset in bytes."""
+        return read(self._descriptor, offset, self.size)
+
+    def release(self) -> None:
+        """Let go of the file, for another process to adopt."""
+        os.close(self._descriptor)
+
+    def discard(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)
+        self.release()
+
+    def set_aside(self) -> Path:
+        """Keep the file under a name that nobody adopts, and return that name."""
+        kept = self.path.with_suffix(".damaged")
+        with suppress(FileNotFoundError):
+            self.path.rename(kept)
+        self.release()
+        return kept
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(descriptor).st_nlink > 0

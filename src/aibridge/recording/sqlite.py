@@ -1,0 +1,203 @@
+"""Records in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from aibridge.errors import RecordingError
+from aibridge.recording.schema import SCHEMA, VERSION
+from aibridge.recording.stores import UnstorableError
+from aibridge.recording.threads import link
+from aibridge.records import (
+    Interception,
+    InterceptionEnded,
+    ModelThought,
+    PromptUsage,
+    Record,
+    TokenUsage,
+    ToolUsage,
+)
+
+BUSY_TIMEOUT = 1.0
+"""How long a call waits for another connection's lock, in seconds; the caller tries again after that."""
+
+_OPENING_TIMEOUT = 5.0
+
+_TABLES: dict[type[Any], str] = {
+    Interception: "aibridge_interceptions",
+    TokenUsage: "aibridge_token_usages",
+    PromptUsage: "aibridge_user_prompts",
+    ToolUsage: "aibridge_tool_usages",
+    ModelThought: "aibridge_model_thoughts",
+}
+
+_METADATA = "SELECT metadata FROM aibridge_interceptions WHERE id = ?"
+_END = """
+UPDATE aibridge_interceptions
+SET ended_at = ?, status = ?, http_status = ?, error_type = ?, error_message = ?, metadata = ?
+WHERE id = ?
+"""
+_KEEP_EARLY_END = "INSERT INTO aibridge_early_ends VALUES (?, ?) ON CONFLICT (interception_id) DO NOTHING"
+_FIND_EARLY_END = "SELECT record FROM aibridge_early_ends WHERE interception_id = ?"
+_FORGET_EARLY_END = "DELETE FROM aibridge_early_ends WHERE interception_id = ?"
+
+AnyRecord = TypeVar("AnyRecord", bound=msgspec.Struct)
+
+
+class SQLiteStore:
+    r"""Keeps records in one SQLite database in WAL mode; a missing one is made, for its owner alone to read.
+
+    Texts are kept as they are, NUL characters included, but for lone surrogates: SQLite's UTF-8 can not hold them,
+    and they become visible escapes (`\ud800`). RecordingError is raised for a database that can not be opened or was
+    written by a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        with self._faults_told():
+            self._connection = self._open()
+
+    def store(self, records: Sequence[Record], /) -> None:
+        """Keep records in one transaction, and link their interceptions into threads; see `Store`."""
+        with self._faults_told():
+            if self._connection is None:
+                self._connection = self._open()
+            try:
+                _store(self._connection, records)
+            except UnicodeEncodeError:
+                _store(self._connection, [_with_visible_surrogates(record) for record in records])
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        with suppress(FileExistsError):
+            self.path.touch(mode=0o600, exist_ok=False)
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def _faults_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, RecursionError) as error:
+            raise UnstorableError(f"the database {self.path} refuses a record: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            # What is wrong with the file or its disk may be over when it is opened again.
+            self.close()
+            raise RecordingError(
+                f"the database {self.path} can not be used ({error}): see that no other program keeps it locked, that "
+                "its directory is writable and has room, or set storage.url to another one"
+            ) from error
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Bring the schema up to date; several processes may do so at once."""
+    give_up = time.monotonic() + _OPENING_TIMEOUT
+    while True:
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise RecordingError(
+                    f"the database {path} was written by a newer aibridge (schema {version}, this one knows {VERSION})"
+                    ": upgrade aibridge, or set storage.url to another database"
+                )
+            if version < VERSION:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.executescript(SCHEMA)
+            db.execute("PRAGMA synchronous = NORMAL")
+            return
+        except sqlite3.OperationalError as error:
+            # The switch to WAL answers "locked" at once, whatever the busy timeout.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            if db.in_transaction:
+                db.rollback()
+            time.sleep(0.02)
+
+
+def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
+    groups: defaultdict[type[Any], list[Any]] = defaultdict(list)
+    for record in records:
+        groups[type(record)].append(record)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for record_type, statement in _INSERTS.items():
+            db.executemany(statement, map(_row, groups[record_type]))
+        _end(db, groups[Interception], groups[InterceptionEnded])
+        link(db, groups[Interception], groups[ToolUsage])
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _end(db: sqlite3.Connection, begun: Sequence[Interception], ended: Sequence[InterceptionEnded]) -> None:
+    """Apply ends. One whose interception is not there yet waits in a table of its own for it to arrive."""
+    early: list[InterceptionEnded] = []
+    for interception in begun:
+        for (text,) in db.execute(_FIND_EARLY_END, (interception.id,)).fetchall():
+            early.append(msgspec.json.decode(text, type=InterceptionEnded))
+            db.execute(_FORGET_EARLY_END, (interception.id,))
+    for end in (*early, *ended):
+        found = db.execute(_METADATA, (end.interception_id,)).fetchone()
+        if found is None:
+            db.execute(_KEEP_EARLY_END, (end.interception_id, msgspec.json.encode(end).decode()))
+            continue
+        metadata = msgspec.json.decode(found[0]) | end.metadata
+        values = (end.ended_at, end.status, end.http_status, end.error_type, end.error_message, metadata)
+        db.execute(_END, (*map(_value, values), end.interception_id))
+
+
+def _insert(record_type: type[Any], table: str) -> str:
+    columns = record_type.__struct_fields__
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+
+
+_INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}
+
+
+def _row(record: msgspec.Struct) -> tuple[object, ...]:
+    return tuple(map(_value, msgspec.structs.astuple(record)))
+
+
+def _value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
+    return value
+
+
+def _with_visible_surrogates(record: AnyRecord) -> AnyRecord:
+    return msgspec.convert(_visible(msgspec.to_builtins(record)), type(record))
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_visible(key): _visible(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_visible(each) for each in value]
+    return value

@@ -1,0 +1,117 @@
+"""The facts that are kept of an interception, as pure data.
+
+Every record has an id made by the gateway (a UUID in its canonical text form), so that storing it twice
+is the same as storing it once. Times are aware and in UTC. Texts are as the client or the model sent them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+Status: TypeAlias = Literal["completed", "failed", "cancelled"]
+"""How an interception ended: with the provider's whole answer, with a fault, or by a client that left."""
+
+CredentialKind: TypeAlias = Literal["centralized", "byok"]
+"""Whose credential the provider saw: the gateway's configured one, or the client's own."""
+
+ThoughtSource: TypeAlias = Literal["thinking", "reasoning_summary", "commentary"]
+
+
+class Interception(msgspec.Struct, frozen=True, kw_only=True, tag="interception"):
+    """One request on a bridged route, as known before it is sent upstream."""
+
+    id: str
+    initiator_id: str
+    provider: str
+    """The provider's type, such as `anthropic`."""
+    provider_name: str
+    model: str
+    """The model that the client asked for."""
+    started_at: datetime
+    route: str
+    """The bridged route below the provider's prefix, such as `/v1/messages`."""
+    streaming: bool
+    client: str
+    client_session_id: str | None = None
+    user_agent: str | None = None
+    correlating_tool_call_id: str | None = None
+    """The tool call that the request's last message answers; it links interceptions into threads."""
+    credential_kind: CredentialKind = "centralized"
+    credential_hint: str = ""
+    metadata: dict[str, Any] = {}
+
+
+class InterceptionEnded(msgspec.Struct, frozen=True, kw_only=True, tag="interception_ended"):
+    """The end of an interception, and its outcome."""
+
+    interception_id: str
+    ended_at: datetime
+    status: Status
+    http_status: int | None = None
+    """The status that the client was answered with; None where it left before there was one."""
+    error_type: str | None = None
+    error_message: str | None = None
+    metadata: dict[str, Any] = {}
+    """Facts known at the end only, such as the number of retries; merged into the interception's own."""
+
+
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, tag="token_usage"):
+    """What one turn used, in tokens; final figures."""
+
+    id: str
+    interception_id: str
+    provider_response_id: str | None
+    input_tokens: int
+    """Input that was neither read from nor written to a cache."""
+    output_tokens: int
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    metadata: dict[str, Any] = {}
+    """Every other counter under the provider's own name; `partial: true` where the exchange was cut."""
+    created_at: datetime
+
+
+class PromptUsage(msgspec.Struct, frozen=True, kw_only=True, tag="prompt_usage"):
+    """The user's own words that began an interception."""
+
+    id: str
+    interception_id: str
+    provider_response_id: str | None = None
+    prompt: str
+    metadata: dict[str, Any] = {}
+    created_at: datetime
+
+
+class ToolUsage(msgspec.Struct, frozen=True, kw_only=True, tag="tool_usage"):
+    """One tool call that the model asked for."""
+
+    id: str
+    interception_id: str
+    provider_response_id: str | None
+    provider_tool_call_id: str
+    tool: str
+    """The tool's own name, without the prefix under which an injected tool is offered."""
+    input: str
+    """The arguments, exactly as the model sent them (JSON text, but for custom tools and cut calls)."""
+    injected: bool = False
+    server_url: str | None = None
+    invocation_error: str | None = None
+    metadata: dict[str, Any] = {}
+    created_at: datetime
+
+
+class ModelThought(msgspec.Struct, frozen=True, kw_only=True, tag="model_thought"):
+    """Something that the model thought aloud; `metadata["source"]` says in which form."""
+
+    id: str
+    interception_id: str
+    provider_response_id: str | None
+    content: str
+    metadata: dict[str, Any] = {}
+    created_at: datetime
+
+
+Record: TypeAlias = Interception | InterceptionEnded | TokenUsage | PromptUsage | ToolUsage | ModelThought

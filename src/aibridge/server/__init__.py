@@ -1,0 +1,1 @@
+"""The product around the bridge: settings, authentication, command line."""

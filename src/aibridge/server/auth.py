@@ -1,0 +1,38 @@
+"""Who asks: how the gateway finds the actor of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aibridge.actor import Scope, as_actor
+from aibridge.server.settings import Auth
+
+ANONYMOUS = "anonymous"
+
+Authenticate = Callable[[Scope], Scope]
+"""Puts the actor on a request's scope where there is one, and takes the gateway's own credential off it."""
+
+
+def authentication(settings: Auth) -> Authenticate:
+    """The authentication that the settings name."""
+    return _Header(settings.header) if settings.mode == "header" else _anonymous
+
+
+def _anonymous(scope: Scope) -> Scope:
+    return as_actor(scope, ANONYMOUS)
+
+
+class _Header:
+    """A trusted proxy in front of the gateway names the actor in a header."""
+
+    def __init__(self, header: str) -> None:
+        self._name = header.lower().encode()
+
+    def __call__(self, scope: Scope) -> Scope:
+        values = {value.strip() for name, value in scope["headers"] if name == self._name}
+        headers = [(name, value) for name, value in scope["headers"] if name != self._name]
+        scope = {**scope, "headers": headers}
+        if len(values) != 1:  # nobody, or a client that adds a name of its own to the proxy's
+            return scope
+        actor = values.pop().decode("utf-8", "replace")
+        return as_actor(scope, actor) if actor else scope

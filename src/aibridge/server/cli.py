@@ -1,0 +1,286 @@
+"""The commands of `aibridge`.
+
+Only click is imported here: a command brings in what it needs when it runs, so that `--help` is instant and a worker
+that is started anew loads nothing but the server.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aibridge.errors import RecordingError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from aibridge.server.reports import By, Records
+
+AnyCommand = TypeVar("AnyCommand", bound="Callable[..., Any]")
+
+
+class Refusal(click.ClickException):
+    """What was asked for can not be done; the cause and the remedy are told on standard error, without a traceback."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        """Write the message, each line with the program's name, as a log of several programs needs it."""
+        for line in self.message.splitlines():
+            click.echo(f"aibridge: {line}", err=True)
+
+
+class Commands(click.Group):
+    """Commands whose expected faults end with exit status 2 and a message."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, RecordingError) as fault:
+            raise Refusal(str(fault)) from fault
+
+
+def moment(text: str) -> datetime:
+    """Read a date or a date and time (UTC where it names no zone), or a duration before now, such as `7d`."""
+    from datetime import UTC, datetime, timedelta
+
+    from aibridge.server.values import seconds
+
+    try:
+        time = datetime.fromisoformat(text)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    try:
+        if text.endswith(("s", "m", "h", "d")):
+            return datetime.now(UTC) - timedelta(seconds=seconds(text))
+    except (ValueError, OverflowError):
+        pass
+    raise click.BadParameter(
+        f"found {text!r}; allowed is a date or time such as 2026-01-31 or 2026-01-31T09:30, "
+        "or how long ago, such as 90m, 24h or 7d"
+    )
+
+
+def _examples(*commands: str) -> str:
+    r"""Text for the end of a command's help; after `\b`, click keeps the lines as they are."""
+    return "\n  ".join(["\b\nExamples:", *commands])
+
+
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="The file of settings (TOML). Without it, AIBRIDGE_CONFIG may name one.",
+)
+_database = click.option("--database", metavar="URL", help="The database, such as sqlite:///aibridge.db.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts, and nothing else.")
+_since = click.option(
+    "--since",
+    metavar="TIME",
+    type=moment,
+    help="From this time on: 2026-01-31, 2026-01-31T09:30 (UTC), or 7d for a week ago.",
+)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_examples("aibridge demo", "ANTHROPIC_API_KEY=... aibridge serve", "aibridge sessions"),
+)
+@click.version_option(package_name="aibridge", message="%(package)s %(version)s")
+def main() -> None:
+    """The gateway between coding agents and AI providers.
+
+    It relays every exchange as it is, and records who asked what, which tools were called and how many tokens were
+    used.
+    """
+
+
+@main.command(
+    epilog=_examples(
+        "ANTHROPIC_API_KEY=... aibridge serve",
+        "aibridge serve --config aibridge.toml --host 0.0.0.0 --workers 4",
+        "AIBRIDGE_STORAGE_URL=sqlite:////var/lib/aibridge/records.db aibridge serve",
+    )
+)
+@_config
+@click.option("--host", help="The address to listen on, instead of that of the settings.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of that of the settings.")
+@click.option(
+    "--workers", type=click.IntRange(1, 1024), help="The number of processes, instead of that of the settings."
+)
+def serve(config: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
+    """Start the gateway.
+
+    Without a file of settings it listens on 127.0.0.1:8080, records in aibridge.db, and has the providers whose key
+    is in the environment. Every setting can also come from the environment, as AIBRIDGE_<SECTION>_<SETTING>.
+    """
+    import msgspec
+
+    from aibridge.server.serve import serve as serve_settings
+    from aibridge.server.settings import load
+
+    settings = load(config, os.environ)
+    given = {"host": host, "port": port, "workers": workers}
+    server = msgspec.structs.replace(settings.server, **{name: it for name, it in given.items() if it is not None})
+    serve_settings(msgspec.structs.replace(settings, server=server))
+
+
+@main.command(
+    epilog=_examples(
+        "aibridge demo",
+        "aibridge demo --once",
+    )
+)
+@click.option("--once", is_flag=True, help="End after the exchanges, instead of waiting for requests of your own.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port of the gateway; any free one without this.")
+@click.pass_context
+def demo(ctx: click.Context, once: bool, port: int | None) -> None:
+    """See the gateway at work, without a key and without a network.
+
+    It starts a gateway with a simulated provider and a real MCP server, sends a few exchanges through it, and shows
+    what was recorded.
+    """
+    from aibridge.server.demo import demo as run_demo
+
+    ctx.exit(run_demo(once=once, port=port))
+
+
+@main.command(
+    epilog=_examples(
+        "aibridge check --config aibridge.toml",
+    )
+)
+@_config
+@click.pass_context
+def check(ctx: click.Context, config: Path | None) -> None:
+    """Say whether the gateway could start with these settings, without starting it.
+
+    Exit status 0 means that it could. No secret is shown.
+    """
+    from aibridge.server.check import check as check_settings
+    from aibridge.server.settings import load
+
+    ctx.exit(check_settings(load(config, os.environ)))
+
+
+@main.command(
+    epilog=_examples(
+        "aibridge sessions",
+        "aibridge sessions --since 7d --user ada --limit 50",
+        "aibridge sessions --json --database sqlite:////var/lib/aibridge/records.db",
+    )
+)
+@_since
+@click.option("--user", metavar="ID", help="Only those of this actor.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The number of sessions.")
+@_json
+@_config
+@_database
+def sessions(
+    since: datetime | None, user: str | None, limit: int, as_json: bool, config: Path | None, database: str | None
+) -> None:
+    """List what was done, session by session, the latest first.
+
+    A session is what the client calls one; requests without one are taken together by the thread of tool calls and
+    answers that they make. Times are UTC.
+    """
+    with _records(config, database) as records:
+        found = records.sessions(since=since, user=user, limit=limit)
+    if as_json:
+        _print_json({"sessions": found})
+    else:
+        from aibridge.server.report_text import print_sessions
+
+        print_sessions(found)
+
+
+@main.command(
+    epilog=_examples(
+        "aibridge show 01980c5e",
+        "aibridge show 01980c5e --json",
+    )
+)
+@click.argument("wanted", metavar="ID")
+@_json
+@_config
+@_database
+def show(wanted: str, as_json: bool, config: Path | None, database: str | None) -> None:
+    """Show everything that was recorded of one session, thread or interception, in order of time.
+
+    ID is that of a session or an interception, or as much of its beginning as is not also that of another. The id of
+    an interception is in the X-AIBridge-Interception-Id header of its answer; that of a thread's first one shows the
+    whole thread.
+    """
+    with _records(config, database) as records:
+        found = records.show(wanted)
+    if as_json:
+        _print_json({"interceptions": found})
+    else:
+        from aibridge.server.report_text import print_shown
+
+        print_shown(found)
+
+
+@main.command(
+    epilog=_examples(
+        "aibridge usage",
+        "aibridge usage --by model --since 30d",
+        "aibridge usage --by day --since 2026-01-01 --until 2026-02-01 --json",
+    )
+)
+@click.option(
+    "--by",
+    type=click.Choice(["user", "model", "client", "day", "provider", "session"]),
+    default="user",
+    show_default=True,
+    help="What to sum up by. Days are UTC.",
+)
+@_since
+@click.option("--until", metavar="TIME", type=moment, help="Before this time.")
+@_json
+@_config
+@_database
+def usage(
+    by: By, since: datetime | None, until: datetime | None, as_json: bool, config: Path | None, database: str | None
+) -> None:
+    """Sum up requests and tokens by user, model, client, day, provider or session.
+
+    "in" is input that was neither read from nor written to the provider's cache; "cache hits" is the share of all
+    input that was read from it.
+    """
+    with _records(config, database) as records:
+        found = records.usage(by, since=since, until=until)
+    if as_json:
+        _print_json(found)
+    else:
+        from aibridge.server.report_text import print_usage
+
+        print_usage(found)
+
+
+@contextmanager
+def _records(config: Path | None, database: str | None) -> Iterator[Records]:
+    from aibridge.server.reports import ReportError, reading
+    from aibridge.server.settings import load_storage
+
+    environ = dict(os.environ)
+    if database is not None:
+        environ["AIBRIDGE_STORAGE_URL"] = database
+    try:
+        with reading(load_storage(config, environ).path) as records:
+            yield records
+    except ReportError as fault:
+        raise Refusal(str(fault)) from fault
+
+
+def _print_json(report: object) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))

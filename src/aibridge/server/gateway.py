@@ -1,0 +1,105 @@
+"""The gateway as one ASGI application: authentication, health and metrics around the bridge."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from aibridge.bridge.asgi import Receive, Scope, Send, answer
+from aibridge.bridge.bridge import RequestBridge
+from aibridge.observe import scrape
+from aibridge.observe.metrics import Metrics
+from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider, Provider
+from aibridge.recording.ledger import Ledger
+from aibridge.recording.stores import store_for
+from aibridge.server.auth import authentication
+from aibridge.server.settings import Provider as ProviderSettings
+from aibridge.server.settings import Settings
+from aibridge.upstream.upstream import TimeLimits
+
+_log = logging.getLogger("aibridge.server")
+
+TYPES: dict[str, type[Provider]] = {each.type: each for each in (AnthropicProvider, OpenAIProvider, CopilotProvider)}
+
+
+class Gateway:
+    """Answers requests as the settings say. The records' store opens when the server starts, and closes with it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._authenticate = authentication(settings.auth)
+        self._registry = CollectorRegistry()
+        self._ledger = Ledger(
+            settings.storage.journal_dir, store_for(settings.storage.url), required=settings.storage.required
+        )
+        upstream = settings.upstream
+        self._bridge = RequestBridge(
+            [provider_of(each) for each in settings.providers],
+            self._ledger,
+            Metrics(self._registry, namespace=settings.metrics.namespace),
+            time_limits=TimeLimits(
+                connect=upstream.connect_timeout,
+                first_byte=upstream.first_byte_timeout,
+                idle=upstream.idle_timeout,
+                keep_alive=upstream.keepalive_interval,
+            ),
+            max_body_size=settings.server.max_body_size,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or live through the server's lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            own = {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}.get(scope["path"])
+            await (own(scope, send) if own else self._bridge(self._authenticate(scope), receive, send))
+        else:
+            await self._bridge(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self._ledger.start()
+        if problem := self._ledger.problem:
+            _log.error("recording is not possible: %s", problem)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._bridge.shutdown(0)
+        await self._ledger.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _health(self, scope: Scope, send: Send) -> None:
+        await _json(send, 200, {"status": "alive"})
+
+    async def _ready(self, scope: Scope, send: Send) -> None:
+        """Whether exchanges can be carried: they can be recorded, and there is somebody to carry them to."""
+        problems = []
+        if not self._ledger.can_record:
+            problems.append(self._ledger.problem or "records can not be kept")
+        if not self._bridge.providers:
+            problems.append("no provider is configured")
+        if problems:
+            await _json(send, 503, {"status": "not ready", "problems": problems})
+        else:
+            storing = self._ledger.problem
+            await _json(send, 200, {"status": "ready", **({"warnings": [storing]} if storing else {})})
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        await answer(send, 200, [(b"content-type", scrape.CONTENT_TYPE)], scrape.scrape(self._registry))
+
+
+def provider_of(settings: ProviderSettings) -> Provider:
+    """The provider that its settings describe."""
+    return TYPES[settings.type](
+        settings.base_url,
+        name=settings.name,
+        api_key=settings.api_key.reveal() if settings.api_key else None,
+        max_retries=settings.max_retries,
+        send_actor_headers=settings.send_actor_headers,
+        byok=settings.byok,
+    )
+
+
+async def _json(send: Send, status: int, body: dict[str, object]) -> None:
+    await answer(send, status, [(b"content-type", b"application/json")], msgspec.json.encode(body))

@@ -1,0 +1,1 @@
+"""Reaching a provider: connections, time limits, retries."""

@@ -1,0 +1,224 @@
+"""Sending a request upstream, and reading the answer as it comes.
+
+The HTTP client is aiohttp, kept behind `Upstream` and `Answer`, so that it can be exchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from aibridge.errors import Fault, Kind
+from aibridge.upstream.retries import delay_after
+
+Headers = Sequence[tuple[str, str]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long an upstream may take, in seconds; each limit is named in the fault that it leads to."""
+
+    connect: float = 10.0
+    first_byte: float = 600.0
+    idle: float = 300.0
+    """Between two pieces of an answer."""
+    keep_alive: float = 15.0
+    """Of silence, until the client of a stream is sent a sign of life; 0 for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What is sent upstream. `provider` is named in faults."""
+
+    provider: str
+    method: str
+    url: str
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    max_retries: int = 0
+
+
+Retried = Callable[[str], None]
+"""Is told why a request is sent once more: a status, or `connection`."""
+
+
+class Answer:
+    """An answer whose head is there, and whose body is read piece by piece."""
+
+    def __init__(self, response: aiohttp.ClientResponse, provider: str, limits: TimeLimits) -> None:
+        self.status = response.status
+        self.headers: RawHeaders = response.raw_headers
+        self._response = response
+        self._content = response.content
+        self._provider = provider
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._silent_since: float | None = None
+        self._on_silence: Callable[[], Awaitable[None]] | None = None
+        self._sign: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def header(self, name: str) -> str:
+        """The value of a header; empty where there is none."""
+        return self._response.headers.get(name, "")
+
+    @property
+    def at_end(self) -> bool:
+        """All of the body was read."""
+        return self._content.at_eof()
+
+    def on_silence(self, tell: Callable[[], Awaitable[None]]) -> None:
+        """Call `tell` whenever `keep_alive` seconds have passed without a byte."""
+        self._on_silence = tell if self._limits.keep_alive else None
+
+    async def read(self) -> bytes:
+        """The next piece of the body as it came over the wire; empty at its end.
+
+        Raises `Fault` where the body breaks off, or nothing comes for longer than the idle limit.
+        """
+        self._silent_since = self._loop.time()
+        if self._timer is None:
+            self._arm(self._silent_since)
+        try:
+            return await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise fault_of(error, self._provider) from error
+        finally:
+            self._silent_since = None
+
+    def _arm(self, now: float) -> None:
+        wait = self._limits.keep_alive if self._on_silence else self._limits.idle
+        self._timer = self._loop.call_at(now + min(wait, self._limits.idle), self._check)
+
+    def _check(self) -> None:
+        """One timer looks now and then how long there was silence: a piece of the answer costs no timer of its own."""
+        now, since = self._loop.time(), self._silent_since
+        if since is None:
+            self._arm(now)
+        elif now - since >= self._limits.idle:
+            said = f"{self._provider} was silent for longer than the idle limit of {self._limits.idle:g} s"
+            self._content.set_exception(_SilentError(said))
+        elif self._on_silence and now - since >= self._limits.keep_alive * 0.99:
+            self._sign = asyncio.ensure_future(self._on_silence())
+            next_end = min(now + self._limits.keep_alive, since + self._limits.idle)
+            self._timer = self._loop.call_at(next_end, self._check)
+        else:
+            self._arm(since)
+
+    def close(self) -> None:
+        """Be done with the answer; where it was not read to its end, its connection is closed."""
+        if self._timer:
+            self._timer.cancel()
+        if self._sign:
+            self._sign.cancel()
+        if self.at_end:
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class Upstream:
+    """The connections to all providers. Opens at first use, within the running event loop; close it with `aclose`."""
+
+    def __init__(self, limits: TimeLimits | None = None) -> None:
+        self.limits = limits or TimeLimits()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: UpstreamRequest, retried: Retried | None = None) -> Answer:
+        """Send a request, more than once where it may be; the answer as soon as its head is there.
+
+        Whatever the provider answers is an answer, also an error that was not retried. Raises `Fault` where none came.
+        """
+        for attempt in range(request.max_retries + 1):
+            may_retry = attempt < request.max_retries
+            try:
+                answer = await self._attempt(request)
+            except (aiohttp.ClientError, OSError) as error:
+                fault = fault_of(error, request.provider)
+                delay = delay_after(attempt, None, {}) if may_retry and fault.kind is Kind.UPSTREAM_FAULT else None
+                if delay is None:
+                    raise fault from error
+                why = "connection"
+            else:
+                if not may_retry or answer.status < 400:
+                    return answer
+                delay = delay_after(attempt, answer.status, _lowered(answer.headers))
+                if delay is None:
+                    return answer
+                answer.close()
+                why = str(answer.status)
+            if retried:
+                retried(why)
+            await asyncio.sleep(delay)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session:
+            await self._session.close()
+            self._session = None
+
+    async def _attempt(self, request: UpstreamRequest) -> Answer:
+        session = self._session or self._open()
+        try:
+            async with asyncio.timeout(self.limits.first_byte):
+                response = await session.request(
+                    request.method,
+                    URL(request.url, encoded=True),
+                    data=request.body or None,
+                    headers=CIMultiDict(request.headers),
+                    allow_redirects=False,
+                )
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ClientError):
+                raise
+            limit = self.limits.first_byte
+            raise _SilentError(f"{request.provider} sent no byte within the first-byte limit of {limit:g} s") from None
+        return Answer(response, request.provider, self.limits)
+
+    def _open(self) -> aiohttp.ClientSession:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.limits.connect),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            max_line_size=64 << 10,
+            max_field_size=64 << 10,
+        )
+        return self._session
+
+
+class _SilentError(aiohttp.ClientError):
+    """A time limit has passed; the text names it."""
+
+
+def fault_of(error: Exception, provider: str) -> Fault:
+    """What an error of the HTTP client means. Its text names no address, for that is the operator's matter."""
+    if isinstance(error, _SilentError):
+        return Fault(Kind.UPSTREAM_SILENT, str(error))
+    if isinstance(error, TimeoutError):
+        return Fault(Kind.UPSTREAM_FAULT, f"{provider} could not be reached within the connect limit")
+    if isinstance(error, aiohttp.ClientSSLError):
+        return Fault(
+            Kind.UPSTREAM_FAULT, f"no secure connection to {provider}: its TLS certificate or protocol is at fault"
+        )
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = os.strerror(error.os_error.errno) if error.os_error.errno else "no address was found"
+        return Fault(Kind.UPSTREAM_FAULT, f"{provider} could not be reached: {cause}")
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+        return Fault(Kind.UPSTREAM_FAULT, f"{provider} closed the connection before its answer was complete")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return Fault(Kind.UPSTREAM_FAULT, f"the answer of {provider} broke off")
+    return Fault(Kind.UPSTREAM_FAULT, f"{provider} did not answer in HTTP: {type(error).__name__}")
+
+
+def _lowered(headers: RawHeaders) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}

@@ -1,0 +1,110 @@
+"""What every dialect does with a request's body: find the model, and the last thing that was said."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from aibridge.errors import Fault, Kind
+from aibridge.wire import json_bytes
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Said(msgspec.Struct):
+    """One message or input item of a conversation; its content is left as it stands."""
+
+    role: str = ""
+    type: str = ""
+    content: msgspec.Raw = msgspec.Raw()
+    tool_call_id: str | None = None
+    call_id: str | None = None
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+
+
+_said = msgspec.json.Decoder(Said)
+_text = msgspec.json.Decoder(str)
+_parts = msgspec.json.Decoder(list[_Part])
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The members of a request that the gateway needs.
+
+    Only what the gateway can not do without makes it refuse a request: members that are not of the expected type are
+    taken as absent, for it is the provider's to judge them. Raises `Fault` (INVALID_REQUEST).
+    """
+    try:
+        body.decode()
+        try:
+            return json_bytes.decode(decoder, body)
+        except msgspec.ValidationError:
+            return _read_leniently(decoder, body)
+    except RecursionError:
+        cause = "the request body is nested too deeply"
+    except UnicodeDecodeError as error:
+        cause = f"the request body is not UTF-8: {error.reason} at byte {error.start}"
+    except msgspec.ValidationError as error:
+        cause = f"the request body is not valid: {error}"
+    except msgspec.DecodeError as error:
+        cause = f"the request body is not JSON: {error}" if body else "the request body is empty"
+    raise Fault(Kind.INVALID_REQUEST, cause)
+
+
+def _read_leniently(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    members = json_bytes.decode(_members, body)
+    fitting = {}
+    for member in msgspec.structs.fields(decoder.type):
+        try:
+            if member.encode_name in members:
+                fitting[member.name] = msgspec.json.decode(members[member.encode_name], type=member.type)
+            elif member.required:
+                raise msgspec.ValidationError("it is missing")
+        except msgspec.DecodeError as error:
+            if member.required:
+                raise msgspec.ValidationError(f"member `{member.encode_name}`: {error}") from None
+    return decoder.type(**fitting)
+
+
+def last_said(messages: list[msgspec.Raw]) -> Said | None:
+    """The last message, once trailing ones of the roles `system` and `developer` are skipped; None where it is none.
+
+    Claude Code puts a description of its surroundings into a `system` message after the user's own.
+    """
+    for message in reversed(messages):
+        try:
+            said = json_bytes.decode(_said, bytes(message))
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        if said.role not in ("system", "developer"):
+            return said
+    return None
+
+
+def texts(content: msgspec.Raw | bytes, kind: str) -> list[str]:
+    """The texts of a message: its string, or those of its parts of one kind."""
+    told = bytes(content)
+    try:
+        if told.startswith(b'"'):
+            return [json_bytes.decode(_text, told)]
+        return [part.text for part in json_bytes.decode(_parts, told) if part.type == kind]
+    except (msgspec.DecodeError, RecursionError):
+        return []
+
+
+def last_text(content: msgspec.Raw | bytes, kind: str) -> str | None:
+    """The user's own words in a message: its string, or its last text that no client wrapped as a reminder."""
+    told = texts(content, kind)
+    if bytes(content).startswith(b'"'):
+        return told[0] if told else None
+    return next((text for text in reversed(told) if not _is_reminder(text)), None)
+
+
+def _is_reminder(text: str) -> bool:
+    text = text.strip()
+    return text.startswith("<system-reminder>") and text.endswith("</system-reminder>")

@@ -1,0 +1,42 @@
+"""Token counts as providers send them, made fit to be kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aibridge.wire.dialect import Usage
+
+_MOST = (1 << 63) - 1  # what a database's integer holds
+
+
+def count(value: Any) -> int:
+    """A count of tokens; 0 for what is none. A negative one stays negative, for the caller to see."""
+    if isinstance(value, str) and value.lstrip("-").isascii() and value.lstrip("-").isdigit():
+        value = int(value[:20])
+    if isinstance(value, float) and value == value and abs(value) < _MOST:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return max(-_MOST, min(value, _MOST))
+
+
+def others(usage: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Every counter but the `known` ones, under its own name; those of a nested object as `object.counter`."""
+    found: dict[str, Any] = {}
+    for name, value in usage.items():
+        if isinstance(value, dict):
+            found.update((f"{name}.{inner}", v) for inner, v in value.items() if v is not None)
+        elif value is not None:
+            found[name] = value
+    return {name: value for name, value in found.items() if name not in known}
+
+
+def usage_of(uncached: int, output: int, read: int, written: int, raw: dict[str, Any], known: frozenset[str]) -> Usage:
+    """Usage that can be stored: no count is below zero; where one was, the provider's own object is kept beside it.
+
+    `raw` is that object, whose `known` counters are told by the others.
+    """
+    extra = others(raw, known)
+    if min(uncached, output, read, written) < 0:
+        extra["raw_usage"] = raw
+    return Usage(max(0, uncached), max(0, output), max(0, read), max(0, written), extra)
