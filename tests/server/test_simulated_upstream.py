@@ -325,21 +325,20 @@ async def test_requests_are_kept_for_who_wants_to_see_them() -> None:
     upgrade = {"connection": "upgrade", "upgrade": "websocket", "authorization": "Bearer x"}
     compressed = zstandard.compress(b'{"model": "gpt-5.5", "input": "hi"}')
     encoding = {"content-encoding": "zstd", "authorization": "Bearer x"}
+    requests: list[tuple[str, str, dict[str, Any]]] = [
+        ("HEAD", "/api/hello", {}),
+        ("GET", "/v1/models", {}),
+        ("GET", "/v1/responses?a=b", {"headers": upgrade}),
+        ("POST", "/v1/messages", {"headers": {"x-api-key": "k"}, "data": b"{"}),
+        ("POST", "/v1/responses", {"headers": encoding, "data": compressed}),
+    ]
+    statuses = []
     with simulated_upstream.serve(upstream) as url:
         async with aiohttp.ClientSession(url) as client:
-            answers = [
-                await client.head("/api/hello"),
-                await client.get("/v1/models"),
-                await client.get("/v1/responses?a=b", headers=upgrade),
-                await client.post("/v1/messages", headers={"x-api-key": "k"}, data=b"{"),
-                await client.post("/v1/responses", headers=encoding, data=compressed),
-            ]
-    assert [answer.status for answer in answers] == [200, 401, 426, 400, 200]
-    assert [request.path for request in upstream.requests] == [
-        "/api/hello",
-        "/v1/models",
-        "/v1/responses?a=b",
-        "/v1/messages",
-        "/v1/responses",
-    ]
+            for method, path, more in requests:
+                async with client.request(method, path, **more) as answer:
+                    await answer.read()
+                    statuses.append(answer.status)
+    assert statuses == [200, 401, 426, 400, 200]
+    assert [seen.path for seen in upstream.requests] == [path for _, path, _ in requests]
     assert upstream.requests[-1].json()["input"] == "hi"

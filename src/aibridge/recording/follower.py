@@ -227,6 +227,6 @@ class Follower:
         if left := self.lag - self._journal.backlog_bytes:
             logger.warning("%d bytes of records stay in the journal, for the next process to store", left)
         self._journal.close()
-        for segment in self._adopted:
-            segment.release()
+        while self._adopted:
+            self._adopted.pop().release()
         self._store.close()

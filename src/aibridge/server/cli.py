@@ -123,10 +123,11 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
     """
     import msgspec
 
-    from aibridge.server.serve import serve as serve_settings
     from aibridge.server.settings import load
 
     settings = load(config, os.environ)
+    from aibridge.server.serve import serve as serve_settings  # once the settings are known to be right
+
     given = {"host": host, "port": port, "workers": workers}
     server = msgspec.structs.replace(settings.server, **{name: it for name, it in given.items() if it is not None})
     serve_settings(msgspec.structs.replace(settings, server=server))
@@ -160,14 +161,16 @@ def demo(ctx: click.Context, once: bool, port: int | None) -> None:
 @_config
 @click.pass_context
 def check(ctx: click.Context, config: Path | None) -> None:
-    """Say whether the gateway could start with these settings, without starting it.
+    """Check the settings without starting the gateway.
 
-    Exit status 0 means that it could. No secret is shown.
+    Exit status 0 means that it could start with them. No secret is shown.
     """
-    from aibridge.server.check import check as check_settings
     from aibridge.server.settings import load
 
-    ctx.exit(check_settings(load(config, os.environ)))
+    settings = load(config, os.environ)
+    from aibridge.server.check import check as check_settings
+
+    ctx.exit(check_settings(settings))
 
 
 @main.command(
@@ -212,9 +215,9 @@ def sessions(
 @_config
 @_database
 def show(wanted: str, as_json: bool, config: Path | None, database: str | None) -> None:
-    """Show everything that was recorded of one session, thread or interception, in order of time.
+    """Show all that was recorded of a session, thread or interception.
 
-    ID is that of a session or an interception, or as much of its beginning as is not also that of another. The id of
+    What happened is told in order of time. ID is that of a session or an interception, or as much of its beginning as is not also that of another. The id of
     an interception is in the X-AIBridge-Interception-Id header of its answer; that of a thread's first one shows the
     whole thread.
     """
@@ -250,7 +253,7 @@ def show(wanted: str, as_json: bool, config: Path | None, database: str | None) 
 def usage(
     by: By, since: datetime | None, until: datetime | None, as_json: bool, config: Path | None, database: str | None
 ) -> None:
-    """Sum up requests and tokens by user, model, client, day, provider or session.
+    """Sum up requests and tokens by user, model, day, and more.
 
     "in" is input that was neither read from nor written to the provider's cache; "cache hits" is the share of all
     input that was read from it.

@@ -106,7 +106,7 @@ def _told(fact: Fact) -> str:
 
 
 def _print_event(time: str, kind: str, told: str) -> None:
-    indented = _printable(told).replace("\n", f"\n{' ' * 26}")
+    indented = _printable(told).replace("\n", f"\n{' ' * 28}")
     click.echo(f"  {time[11:23]}{click.style(f'{kind:>12}', fg='cyan')}  {indented}".rstrip())
 
 

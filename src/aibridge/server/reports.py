@@ -154,7 +154,7 @@ LEFT JOIN tokens USING (session, initiator_id)
 LEFT JOIN prompts USING (session, initiator_id)
 LEFT JOIN tools USING (session, initiator_id)
 ORDER BY last_at DESC
-"""
+"""  # noqa: S608 - every value is a parameter
 
 _KEYS: dict[By, str] = {
     "user": "initiator_id",
@@ -281,7 +281,7 @@ class Records:
     def _facts(
         self, kind: Literal["prompt", "thought", "tool_call", "token_usage"], table: str, interception: str
     ) -> Iterator[Fact]:
-        query = f"SELECT * FROM {table} WHERE interception_id = :id ORDER BY created_at, rowid"  # noqa: S608
+        query = f"SELECT * FROM {table} WHERE interception_id = :id ORDER BY created_at, rowid"  # noqa: S608 - the table is one of _FACTS
         for row in self._rows(query, {"id": interception}):
             del row["interception_id"]
             created_at, response = row.pop("created_at"), row.pop("provider_response_id")

@@ -25,11 +25,12 @@ class EventSplitter:
         self._limit = limit
         self._begun = bytearray()
         self._searched = 0
+        self._cut = False
 
     @property
     def between_events(self) -> bool:
-        """No event is begun and not ended."""
-        return not self._begun
+        """No event is begun and not ended; after `rest`, none was cut."""
+        return not self._begun and not self._cut
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are now whole, each with the blank line that ends it.
@@ -61,6 +62,7 @@ class EventSplitter:
         rest = bytes(self._begun)
         self._begun.clear()
         self._searched = 0
+        self._cut = self._cut or bool(rest)
         return rest
 
 
