@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,33 +92,65 @@ class ClaudeCode(Agent):
         return Answer(said["result"], said["session_id"])
 
 
+_CUSTOM_PROVIDER = """
+model_provider = "gateway"
+[model_providers.gateway]
+name = "gateway"
+base_url = "{gateway}/openai/v1"
+env_key = "CODEX_API_KEY"
+http_headers = {{ "X-User-ID" = "{actor}" }}
+request_max_retries = 0
+stream_max_retries = 0
+"""
+
+_BUILT_IN_PROVIDER = """
+openai_base_url = "{gateway}/openai/v1"
+chatgpt_base_url = "{gateway}/chatgpt"
+"""
+
+
 class Codex(Agent):
-    """Codex (https://developers.openai.com/codex/noninteractive)."""
+    """Codex (https://developers.openai.com/codex/noninteractive), with the gateway as a provider of its own."""
 
     model = "gpt-5.5"
-    provider = """
-        model_provider = "gateway"
-        [model_providers.gateway]
-        name = "gateway"
-        base_url = "{gateway}/openai/v1"
-        env_key = "CODEX_API_KEY"
-        http_headers = {{ "X-User-ID" = "{actor}" }}
-        request_max_retries = 0
-        stream_max_retries = 0
-    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._configure(_CUSTOM_PROVIDER)
+        self._credential = {"CODEX_API_KEY": KEY}
+
+    def use_built_in_provider(self) -> None:
+        """Reach the gateway as if it were OpenAI; no header can be set then."""
+        self._configure(_BUILT_IN_PROVIDER)
+
+    def log_in_with_chatgpt(self) -> None:
+        """Leave what a login leaves behind, instead of a key; nobody here checks its signature."""
+        of_chatgpt = {"chatgpt_account_id": "account-1", "chatgpt_plan_type": "pro", "chatgpt_user_id": "user-1"}
+        claims = {"email": ACTOR, "exp": int(time.time()) + 3600, "https://api.openai.com/auth": of_chatgpt}
+        token = ".".join(_base64url(part) for part in ({"alg": "none"}, claims, {}))
+        tokens = {"id_token": token, "access_token": token, "refresh_token": "none", "account_id": "account-1"}
+        login = {"auth_mode": "chatgpt", "tokens": tokens, "last_refresh": datetime.now(UTC).isoformat()}
+        (self.home / "auth.json").write_text(json.dumps(login))
+        self._credential = {}
 
     def ask(self, prompt: str, *options: str) -> Answer:
         """Run one prompt; `options` are those of `codex exec`, or `resume` with its own."""
-        configuration = self.home / "config.toml"
-        configuration.write_text(self.provider.format(gateway=self.gateway, actor=ACTOR))
         printed = self.run(
             "codex",
             *("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
             *("-m", self.model, *options, prompt),
             CODEX_HOME=str(self.home),
-            CODEX_API_KEY=KEY,
+            **self._credential,
         )
         events: list[dict[str, Any]] = [json.loads(line) for line in printed.splitlines()]
         (session,) = [event["thread_id"] for event in events if event["type"] == "thread.started"]
         said = [event["item"] for event in events if event["type"] == "item.completed"]
         return Answer([item["text"] for item in said if item["type"] == "agent_message"][-1], session)
+
+    def _configure(self, provider: str) -> None:
+        configuration = provider.format(gateway=self.gateway, actor=ACTOR)
+        (self.home / "config.toml").write_text(configuration)
+
+
+def _base64url(value: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")

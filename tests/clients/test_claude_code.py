@@ -111,16 +111,17 @@ def test_a_sub_agent(claude: ClaudeCode, gateway: Gateway) -> None:
 
 def test_side_traffic(claude: ClaudeCode, gateway: Gateway, upstream: SimulatedUpstream) -> None:
     claude.environment = {
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "0",
         "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
         "DISABLE_TELEMETRY": "1",
         "DISABLE_AUTOUPDATER": "1",
     }
-    answer = claude.ask("Say hello.")
-    assert "Say hello." in answer.text
-    assert all(row["status"] == "completed" for row in gateway.interceptions(1))
-    assert "Say hello." in gateway.prompts()
-    assert "/api/hello" not in [request.path for request in upstream.requests], "the gateway answers the probe itself"
+    assert "Context Usage" in claude.ask("/context").text
+    paths = [request.path for request in upstream.requests]
+    assert "/v1/models?limit=1000" in paths
+    assert "/v1/messages/count_tokens?beta=true" in paths
+    assert "/api/hello" not in paths, "the gateway answers the probe itself"
+    assert gateway.rows("interceptions") == [], "what is passed through is no interception"
 
 
 def test_an_overloaded_provider(claude: ClaudeCode, gateway: Gateway) -> None:

@@ -72,9 +72,11 @@ def test_tools_that_the_client_runs(codex: Codex, gateway: Gateway) -> None:
     assert (second["thread_parent_id"], second["thread_root_id"]) == (first["id"], first["id"])
     assert (third["thread_parent_id"], third["thread_root_id"]) == (second["id"], first["id"])
 
-    assert [row["content"] for row in gateway.rows("model_thoughts")] == [
-        "The user wants me to use exec_command and apply_patch.",
-        "The user wants me to use exec_command.",
+    assert [(row["metadata"]["source"], row["content"]) for row in gateway.rows("model_thoughts")] == [
+        ("reasoning_summary", "The user wants me to use exec_command and apply_patch."),
+        ("commentary", "I will use exec_command and apply_patch."),
+        ("reasoning_summary", "The user wants me to use exec_command."),
+        ("commentary", "I will use exec_command."),
     ]
     usages = gateway.rows("token_usages")
     assert [row["interception_id"] for row in usages] == [first["id"], second["id"], third["id"]]
@@ -84,11 +86,8 @@ def test_tools_that_the_client_runs(codex: Codex, gateway: Gateway) -> None:
 def test_tools_that_come_in_the_input(codex: Codex, gateway: Gateway, upstream: SimulatedUpstream) -> None:
     """With its newer models Codex has a tool that takes a script, and declares it in an item of the input."""
     codex.model = "gpt-6.1-sol"
-    script = (
-        'const ran = await tools.exec_command({cmd: "echo by the script > written.txt"}); text(ran.output + "done")'
-    )
-    quoted = script.replace('"', r"\"")
-    answer = codex.ask(f'[[call exec "{quoted}"]]')
+    script = 'await tools.exec_command({cmd: "echo by the script > written.txt"}); text("done")'
+    answer = codex.ask(f"[[call exec {json.dumps(script)}]]")
     assert (codex.work / "written.txt").read_text() == "by the script\n"
     assert "done" in answer.text
     assert "tools" not in upstream.requests[0].json()
@@ -130,7 +129,7 @@ def test_the_built_in_provider_falls_back_from_websocket(
     codex: Codex, gateway: Gateway, upstream: SimulatedUpstream
 ) -> None:
     """It tries a WebSocket first, always; its headers can not be set, so nobody says who the actor is."""
-    codex.provider = 'openai_base_url = "{gateway}/openai/v1"'
+    codex.use_built_in_provider()
     answer = codex.ask("Say hello.")
     assert "Say hello." in answer.text
     (interception,) = gateway.interceptions(1)
@@ -138,6 +137,20 @@ def test_the_built_in_provider_falls_back_from_websocket(
     assert interception["client_session_id"] == answer.session
     assert interception["initiator_id"] == "anonymous"
     assert [request.method for request in upstream.requests] == ["POST"], "the upgrade stops at the gateway"
+
+
+@pytest.mark.parametrize("gateway", [{"AIBRIDGE_AUTH_MODE": "none"}], indirect=True)
+def test_compressed_requests(codex: Codex, gateway: Gateway, upstream: SimulatedUpstream) -> None:
+    """Logged in with ChatGPT it compresses what it sends."""
+    codex.use_built_in_provider()
+    codex.log_in_with_chatgpt()
+    answer = codex.ask("Say hello.")
+    assert "Say hello." in answer.text
+    (request,) = [request for request in upstream.requests if request.method == "POST"]
+    assert request.headers["content-encoding"] == "zstd"
+    (interception,) = gateway.interceptions(1)
+    assert (interception["client"], interception["client_session_id"]) == ("Codex", answer.session)
+    assert gateway.prompts() == ["Say hello."]
 
 
 @pytest.mark.parametrize("fault", ["[[error]]", "[[cut]]"])

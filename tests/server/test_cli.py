@@ -148,6 +148,23 @@ class TestSessions:
         assert "\x1b" not in told, "a prompt can not command the terminal"
         assert r"Say \x1b[31mred and [bold]bold" in told
 
+    def test_fit_any_terminal(self, folder: Path) -> None:
+        ours, theirs = os.openpty()
+        program = [sys.executable, "-c", "from aibridge.server.cli import main; main()", "sessions"]
+        subprocess.run(program, cwd=folder, stdout=theirs, env=os.environ | {"COLUMNS": "40"}, check=True)
+        os.close(theirs)
+
+        told = click.unstyle(os.read(ours, 65536).decode())
+
+        os.close(ours)
+        assert told.splitlines()[:5] == [
+            "session-of-ada  ada with Claude Code",
+            "  2026-01-15 12:00:00 to 2026-01-15 12:00:00",
+            "  1 request, 1 turn, 1 prompt, 1 tool call",
+            "  tokens: in 1,234, out 5, cache read 1,234, cache write 0",
+            r"  Say \x1b[31mred and [bold]bold",
+        ]
+
     def test_as_json_are_for_scripts(self, aibridge: Callable[..., Result]) -> None:
         (session,) = json.loads(aibridge("sessions", "--json").output)["sessions"]
 

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aibridge.errors import SettingsError
-from aibridge.server.settings import Settings, load, load_storage
+from aibridge.server.settings import (
+    Auth,
+    Loading,
+    Log,
+    MCPServer,
+    Metrics,
+    Provider,
+    Server,
+    Settings,
+    Storage,
+    Upstream,
+    load,
+    load_storage,
+)
 from aibridge.server.values import Secret, seconds
 
 if TYPE_CHECKING:
@@ -293,6 +309,54 @@ class TestWhatIsWrong:
         (problem,) = problems(toml)
 
         assert said in problem
+
+
+SETTINGS = {
+    name: section.__struct_fields__
+    for name, section in {
+        "server": Server,
+        "storage": Storage,
+        "auth": Auth,
+        "metrics": Metrics,
+        "upstream": Upstream,
+        "log": Log,
+        "providers": Provider,
+        "mcp_servers": MCPServer,
+    }.items()
+}
+anything = st.recursive(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.booleans(),
+    lambda values: st.lists(values) | st.dictionaries(st.text("abc_", min_size=1), values),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+def test_whatever_stands_in_the_file_is_taken_or_refused_with_a_message(data: st.DataObject) -> None:
+    section = data.draw(st.sampled_from(sorted(SETTINGS)))
+    table = data.draw(st.dictionaries(st.sampled_from([*SETTINGS[section], "other"]), anything))
+    listed = section in ("providers", "mcp_servers")
+
+    with suppress(SettingsError):
+        Loading(
+            {section: data.draw(st.sampled_from([table, [table], [table, table]]) if listed else anything)}, {}
+        ).settings()
+    with suppress(SettingsError):
+        Loading({section: [table] if listed else table}, {}).settings()
+
+
+@given(st.data())
+def test_whatever_stands_in_the_environment_is_taken_or_refused_with_a_message(data: st.DataObject) -> None:
+    section = data.draw(st.sampled_from(sorted(SETTINGS)))
+    setting = data.draw(st.sampled_from([*SETTINGS[section], "other"])).upper()
+    name = {"providers": "PROVIDERS_OPENAI", "mcp_servers": "MCP_SERVERS_FILES"}.get(section, section.upper())
+    listed = {"AIBRIDGE_MCP_SERVERS": '[{"name": "files", "command": ["x"]}]'}
+
+    with suppress(SettingsError):
+        load(None, {**listed, f"AIBRIDGE_{name}_{setting}": data.draw(st.text() | st.from_regex(r"\A[0-9.]+[a-z]*\Z"))})
 
 
 class TestProviders:

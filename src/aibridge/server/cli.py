@@ -217,9 +217,9 @@ def sessions(
 def show(wanted: str, as_json: bool, config: Path | None, database: str | None) -> None:
     """Show all that was recorded of a session, thread or interception.
 
-    What happened is told in order of time. ID is that of a session or an interception, or as much of its beginning as is not also that of another. The id of
-    an interception is in the X-AIBridge-Interception-Id header of its answer; that of a thread's first one shows the
-    whole thread.
+    What happened is told in order of time. ID is that of a session or an interception, or as much of its beginning
+    as is not also that of another. The id of an interception is in the X-AIBridge-Interception-Id header of its
+    answer; that of a thread's first one shows the whole thread.
     """
     with _records(config, database) as records:
         found = records.show(wanted)

@@ -1,4 +1,4 @@
-"""Reports as people read them: tables on a terminal, plain columns where the output goes elsewhere.
+"""Reports as people read them: fitted to a terminal, plain columns of full figures where the output goes elsewhere.
 
 What was recorded comes from clients and models, so nothing of it reaches a terminal but printable characters.
 """
@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,32 +18,62 @@ if TYPE_CHECKING:
 
 
 def print_sessions(sessions: list[Session]) -> None:
-    """Print a line for each session."""
+    """Print each session: as a few lines on a terminal, whose width no table of them fits, else as one."""
     if not sessions:
         click.echo("No sessions are recorded, or none that fits.")
-        return
-    table = _table("session", "client", "actor", "started", "last")
+    elif sys.stdout.isatty():
+        for session in sessions:
+            _print_session(session)
+    else:
+        _print_table_of(sessions)
+
+
+def _print_session(session: Session) -> None:
+    counts = {
+        "request": session.interceptions,
+        "turn": session.turns,
+        "prompt": session.prompts,
+        "tool call": session.tool_calls,
+    }
+    sums = zip(("in", "out", "cache read", "cache write"), _tokens(session), strict=True)
+    who = f"{session.initiator_id} with {session.client}"
+    click.echo(f"{click.style(_printable(session.session), bold=True)}  {_printable(who)}")
+    click.echo(f"  {_time(session.started_at)} to {_time(session.last_at)}")
+    click.echo("  " + ", ".join(f"{number:,} {name}{'' if number == 1 else 's'}" for name, number in counts.items()))
+    click.echo(f"  tokens: {', '.join(f'{name} {number:,}' for name, number in sums)}")
+    if session.first_prompt:
+        click.secho(f"  {_printable(session.first_prompt)}", fg="cyan")
+    click.echo()
+
+
+def _print_table_of(sessions: list[Session]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("session", "client", "actor", "started", "last"):
+        table.add_column(name)
     for name in ("requests", "turns", "prompts", "tools", "in", "out", "cache read", "cache write"):
         table.add_column(name, justify="right")
     table.add_column("first prompt")
     for each in sessions:
         counts = (each.interceptions, each.turns, each.prompts, each.tool_calls, *_tokens(each))
-        times = (_time(each.started_at), _time(each.last_at))
-        _add_row(table, each.session, each.client, each.initiator_id, *times, *counts, each.first_prompt or "")
+        about = (each.session, each.client, each.initiator_id, _time(each.started_at), _time(each.last_at))
+        table.add_row(*map(_cell, (*about, *map(_figure, counts), each.first_prompt or "")))
     _print(table)
 
 
 def print_usage(usage: Usage) -> None:
     """Print a line for each key, and the total."""
-    table = _table(usage.by)
-    for name in ("requests", "failed", "cancelled", "in", "out", "cache read", "cache write", "cache hits"):
-        table.add_column(name, justify="right")
+    between = "\n" if sys.stdout.isatty() else " "
+    table = Table(box=None, pad_edge=False, collapse_padding=sys.stdout.isatty())
+    table.add_column(usage.by, overflow="fold", min_width=10)
+    for name in ("requests", "failed", "cancelled", "in", "out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("read", "write", "hits"):
+        table.add_column(f"cache{between}{name}", justify="right", no_wrap=True)
     for used in (*usage.rows, usage.total):
-        if used is usage.total:
-            table.add_section()
         counts = (used.interceptions, used.failed, used.cancelled, *_tokens(used))
         share = "-" if used.cache_hit_share is None else f"{used.cache_hit_share:.0%}"
-        _add_row(table, "total" if used.key is None else used.key, *counts, share)
+        key = "total" if used.key is None else used.key
+        table.add_row(*map(_cell, (key, *map(_figure, counts), share)), style="bold" if used is usage.total else "")
     _print(table)
 
 
@@ -126,15 +155,13 @@ def _printable(text: object) -> str:
     )
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table
+def _figure(count: int) -> str:
+    """The count, whole but for millions on a terminal."""
+    return f"{count / 1e6:,.1f}M" if count >= 1e6 and sys.stdout.isatty() else f"{count:,}"
 
 
-def _add_row(table: Table, *cells: str | int) -> None:
-    table.add_row(*(Text(_printable(cell) if isinstance(cell, str) else f"{cell:,}") for cell in cells))
+def _cell(text: str) -> Text:
+    return Text(_printable(text))
 
 
 def _print(table: Table) -> None:

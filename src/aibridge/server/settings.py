@@ -176,12 +176,12 @@ def load(config: Path | None, environ: Mapping[str, str]) -> Settings:
     `config` is the file; without it `AIBRIDGE_CONFIG` may name one. Raises `SettingsError`, whose message lists all
     that is wrong, one problem a line: the setting's full name, what was found and what is allowed.
     """
-    return _Loading(_file(config, environ), environ).settings()
+    return Loading(_file(config, environ), environ).settings()
 
 
 def load_storage(config: Path | None, environ: Mapping[str, str]) -> Storage:
     """The `[storage]` section alone, for a command that only reads records: it must not ask for providers' keys."""
-    return _Loading(_file(config, environ), environ).storage()
+    return Loading(_file(config, environ), environ).storage()
 
 
 def _file(config: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -231,8 +231,8 @@ def _kinds(section: type[Section]) -> dict[str, Kind[Any]]:
     return {name: hints[name].__metadata__[0] for name in section.__struct_fields__}
 
 
-class _Loading:
-    """One reading of all settings; it goes on after a problem, so that all are told at once."""
+class Loading:
+    """One reading of a decoded file and the environment; it goes on after a problem, so that all are told at once."""
 
     def __init__(self, file: dict[str, Any], environ: Mapping[str, str]) -> None:
         self._file = file
@@ -247,6 +247,7 @@ class _Loading:
         self._problems: list[str] = []
 
     def settings(self) -> Settings:
+        """Everything; raises `SettingsError`."""
         for name in self._file.keys() - _SECTIONS.keys() - _LISTS.keys():
             self._problem(name, "no such section", _suggestion(name, [*_SECTIONS, *_LISTS]))
         settings = Settings(
@@ -263,6 +264,7 @@ class _Loading:
         return settings
 
     def storage(self) -> Storage:
+        """The section `[storage]` alone; raises `SettingsError`."""
         storage = self._section("storage", Storage)
         self._end()
         return storage

@@ -105,7 +105,11 @@ class SimulatedUpstream:
         elif seen.method == "POST" and (dialect := self._dialects.get(path)):
             await _answer(dialect, seen, reply)
         elif seen.method == "GET" and path == "/models":
-            await reply.document(_anthropic_models() if anthropic else _openai_models())
+            # Codex, when it is logged in with ChatGPT, expects a list of its own, which may be empty.
+            of_chatgpt = "client_version=" in seen.path
+            await reply.document(
+                {"models": []} if of_chatgpt else _anthropic_models() if anthropic else _openai_models()
+            )
         elif seen.method == "GET" and path.startswith("/models/"):
             model = path.removeprefix("/models/")
             await reply.document(_anthropic_model(model) if anthropic else _openai_model(model))

@@ -230,6 +230,7 @@ def _message(exchange: Exchange, text: str) -> tuple[Item, Growing]:
         "type": "message",
         "status": status,
         "role": "assistant",
+        "phase": "commentary" if exchange.answer.calls else "final_answer",
         "content": [part],
     }
     place = {"content_index": 0}

@@ -1,0 +1,1 @@
+"""MCP servers: their tools, and calling one."""
