@@ -114,6 +114,7 @@ def test_side_traffic(claude: ClaudeCode, gateway: Gateway, upstream: SimulatedU
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "0",
         "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
         "DISABLE_TELEMETRY": "1",
+        "DISABLE_ERROR_REPORTING": "1",
         "DISABLE_AUTOUPDATER": "1",
     }
     assert "Context Usage" in claude.ask("/context").text

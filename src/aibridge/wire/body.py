@@ -62,7 +62,9 @@ def _read_leniently(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     for member in msgspec.structs.fields(decoder.type):
         try:
             if member.encode_name in members:
-                fitting[member.name] = msgspec.json.decode(members[member.encode_name], type=member.type)
+                fitting[member.name] = json_bytes.decode(
+                    msgspec.json.Decoder(member.type), bytes(members[member.encode_name])
+                )
             elif member.required:
                 raise msgspec.ValidationError("it is missing")
         except msgspec.DecodeError as error:

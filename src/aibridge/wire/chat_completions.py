@@ -108,7 +108,7 @@ def _asks_for_usage(options: dict[str, Any] | None) -> bool:
 
 
 def _ask_for_usage(body: bytes, options: dict[str, Any] | None) -> bytes:
-    span = json_bytes.member_span(body, "stream_options") if options else None
+    span = json_bytes.member_spans(body).get("stream_options") if options else None
     if not span:
         return json_bytes.set_member(body, "stream_options", b'{"include_usage":true}')
     asking = json_bytes.set_member(body[slice(*span)], "include_usage", b"true")
@@ -163,15 +163,11 @@ class ChatStream(StreamReader[_Completion]):
 
     def _read_other(self, data: bytes) -> None:
         if data.strip() == DONE:
-            self._settle()
+            self._finish()
             self.ended = True
 
     def _finish(self) -> None:
-        """Some servers leave out `[DONE]`."""
-        if not self.ended:
-            self._settle()
-
-    def _settle(self) -> None:
+        """Settle the calls; some servers leave out `[DONE]`."""
         self.turn.complete = self.turn.stop_reason is not None and not self.turn.error
         for call, pieces in self._calls.values():
             call.arguments = "".join(pieces)

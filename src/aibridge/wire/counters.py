@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from aibridge.wire.dialect import Usage
 
+_DIGITS = re.compile(r"-?[0-9]+")
 _MOST = (1 << 63) - 1  # what a database's integer holds
 
 
 def count(value: Any) -> int:
     """A count of tokens; 0 for what is none. A negative one stays negative, for the caller to see."""
-    if isinstance(value, str) and value.lstrip("-").isascii() and value.lstrip("-").isdigit():
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value[:20])
     if isinstance(value, float) and value == value and abs(value) < _MOST:
         value = int(value)

@@ -14,12 +14,13 @@ _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.", re.DOTALL
 )
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}\Z")
-_SPACE = re.compile(r"[ \t\n\r]*")
-_scan = json.JSONDecoder().raw_decode
+_KEY = re.compile(rb'[ \t\n\r,]*("(?:[^"\\]|\\.)*")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_scan = json.JSONDecoder(parse_int=str, strict=False).raw_decode  # as text, numbers may be of any length
 
 
 def decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
-    """Decode, taking escaped lone surrogates for U+FFFD.
+    """Decode, taking escaped lone surrogates, and bytes that are not UTF-8, for U+FFFD.
 
     JavaScript clients send those where they cut a text inside a character; RFC 8259 (8.2) allows it, msgspec does not.
     Raises `msgspec.DecodeError` (of which `msgspec.ValidationError` is a kind) and `RecursionError`.
@@ -28,8 +29,8 @@ def decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
         return decoder.decode(text)
     except msgspec.ValidationError:
         raise
-    except msgspec.DecodeError:
-        mended = _ESCAPE.sub(_mend, text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        mended = _ESCAPE.sub(_mend, text_of(text).encode())
         if mended == text:
             raise
         return decoder.decode(mended)
@@ -39,6 +40,11 @@ def _mend(escape: re.Match[bytes]) -> bytes:
     return b"\\ufffd" if _LONE_SURROGATE.fullmatch(escape[0]) else escape[0]
 
 
+def text_of(json: bytes | msgspec.Raw) -> str:
+    """A piece of JSON as text; msgspec does not look whether one that it left as it stands is UTF-8."""
+    return bytes(json).decode(errors="replace")
+
+
 def encode(value: Any) -> bytes:
     """Compact JSON."""
     return msgspec.json.encode(value)
@@ -46,32 +52,54 @@ def encode(value: Any) -> bytes:
 
 def set_member(text: bytes, name: str, value: bytes) -> bytes:
     """The object `text` with its member `name` set, and no other byte changed; `text` is known to be valid."""
-    span = member_span(text, name)
-    if span:
+    if span := member_spans(text).get(name):
         return text[: span[0]] + value + text[span[1] :]
     begin = text.index(b"{") + 1
     comma = b"" if text[begin:].lstrip().startswith(b"}") else b","
     return text[:begin] + encode(name) + b":" + value + comma + text[begin:]
 
 
-def member_span(text: bytes, name: str) -> tuple[int, int] | None:
-    """Where the value of an object's member begins and ends; of members with one name, the last.
+def member_spans(text: bytes) -> dict[str, tuple[int, int]]:
+    """Where the value of each member of an object begins and ends; of members with one name, the last.
 
-    `text` is known to be a valid JSON object. All of it is decoded, so this is for where an edit is due.
+    `text` is known to be a valid JSON object.
     """
+    spans: dict[str, tuple[int, int]] = {}
+    at = text.index(b"{") + 1
+    try:
+        members = _members.decode(text)
+    except msgspec.DecodeError:
+        return _member_spans_one_by_one(text, at)
+    for name, value in members.items():
+        raw = bytes(value)
+        key = _KEY.match(text, at)
+        if not key or key[1] != encode(name) or not text.startswith(raw, key.end()):
+            return _member_spans_one_by_one(text, text.index(b"{") + 1)  # a name stands twice, or is escaped
+        at = key.end() + len(raw)
+        spans[name] = key.end(), at
+    return spans
+
+
+def _member_spans_one_by_one(text: bytes, at: int) -> dict[str, tuple[int, int]]:
+    """The same for what the quick way can not tell apart; each value is decoded."""
     told = text.decode("latin-1")  # a character for each byte, so that offsets agree
-    found, at = None, _SPACE.match(told, told.index("{") + 1).end()  # type: ignore[union-attr]  # it matches everywhere
-    while told[at] == '"':
-        key, at = _scan(told, at)
-        begin = _after(told, at, ":")
-        _, at = _scan(told, begin)
-        if key == name:
-            found = begin, at
-        at = _after(told, at, ",")
-    return found
+    spans = {}
+    while key := _KEY.match(text, at):
+        _, at = _scan(told, key.end())
+        name, _ = _scan(told, key.start(1))
+        spans[name] = key.end(), at
+    return spans
 
 
-def _after(text: str, at: int, mark: str) -> int:
-    """The first place after white space, one `mark` where it stands there, and white space again."""
-    at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
-    return _SPACE.match(text, at + 1).end() if text[at] == mark else at  # type: ignore[union-attr]
+def insert_first(array: bytes, elements: bytes) -> bytes:
+    """The array with elements (comma-separated JSON) put before its own, and no other byte changed."""
+    begin = array.index(b"[") + 1
+    comma = b"" if array[begin:].lstrip().startswith(b"]") else b","
+    return array[:begin] + elements + comma + array[begin:]
+
+
+def insert_last(array: bytes, elements: bytes) -> bytes:
+    """The array with elements (comma-separated JSON) put after its own, and no other byte changed."""
+    end = array.rindex(b"]")
+    comma = b"" if array[:end].rstrip().endswith(b"[") else b","
+    return array[:end] + comma + elements + array[end:]

@@ -102,7 +102,7 @@ class _Start(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-class _Event(msgspec.Struct):
+class Event(msgspec.Struct):
     type: str
     index: int = 0
     delta: _Delta = _Delta()
@@ -116,7 +116,7 @@ _request = msgspec.json.Decoder(_Body)
 _metadata = msgspec.json.Decoder(_Metadata)
 _results = msgspec.json.Decoder(list[_Result])
 _message = msgspec.json.Decoder(_Message)
-_event = msgspec.json.Decoder(_Event)
+_event = msgspec.json.Decoder(Event)
 
 
 def _user_id(metadata: msgspec.Raw) -> str | None:
@@ -157,12 +157,12 @@ class MessageDocument(DocumentReader):
         turn.usage = _usage(message.usage) if message.usage else None
         for block in message.content:
             if block.type == "tool_use":
-                turn.tool_calls.append(ToolCall(block.id, block.name, bytes(block.input).decode(), complete=True))
+                turn.tool_calls.append(ToolCall(block.id, block.name, json_bytes.text_of(block.input), complete=True))
             elif block.type == "thinking":
                 turn.thoughts.append(Thought("thinking", block.thinking))
 
 
-class MessageStream(StreamReader[_Event]):
+class MessageStream(StreamReader[Event]):
     """A message in events: blocks may be open side by side, and counts are cumulative."""
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ class MessageStream(StreamReader[_Event]):
         self._calls: dict[int, tuple[ToolCall, list[str]]] = {}
         self._thoughts: dict[int, list[str]] = {}
 
-    def _read(self, event: _Event) -> None:
+    def _read(self, event: Event) -> None:
         kind = event.type
         if kind == "content_block_delta":
             if event.delta.type == "input_json_delta" and event.index in self._calls:
@@ -206,7 +206,7 @@ class MessageStream(StreamReader[_Event]):
 
     def _open(self, index: int, block: _Block) -> None:
         if block.type == "tool_use":
-            call = ToolCall(block.id, block.name, bytes(block.input).decode())
+            call = ToolCall(block.id, block.name, json_bytes.text_of(block.input))
             self.turn.tool_calls.append(call)
             self._calls[index] = call, []
         elif block.type == "thinking":

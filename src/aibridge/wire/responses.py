@@ -145,7 +145,7 @@ def _call(item: _Item) -> ToolCall | None:
     if not item.call_id or not item.type.endswith("_call"):
         return None
     done = item.action or item.operation
-    arguments = item.arguments or item.input or (bytes(done).decode() if done else "")
+    arguments = item.arguments or item.input or (json_bytes.text_of(done) if done else "")
     return ToolCall(item.call_id, item.name or item.type.removesuffix("_call"), arguments, complete=True)
 
 
@@ -171,7 +171,7 @@ def _end(response: _Response, turn: Turn) -> None:
         turn.counted = True
     turn.stop_reason = response.status
     if response.status in ("failed", "cancelled") or response.error:
-        turn.error = error_in({"error": response.error}) or ProviderError(response.status, None)
+        turn.error = error_in({"error": response.error}) or turn.error or ProviderError(response.status, None)
     else:
         turn.complete = True
 
@@ -209,7 +209,7 @@ class ResponseStream(StreamReader[_Event]):
             self._close(kind, json_bytes.decode(_response, bytes(event.response)))
         elif kind == "error":
             turn.error = error_in({"error": event.error}) or ProviderError(event.code, event.message)
-            self.ended = True
+            # and not the end yet: `response.failed` often follows, with usage
 
     def _close(self, kind: str, response: _Response) -> None:
         _end(response, self.turn)

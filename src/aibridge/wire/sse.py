@@ -41,9 +41,9 @@ class EventSplitter:
         """
         begun = self._begun
         if not begun and data.endswith(b"\n\n") and b"\r" not in data:
-            events = data.split(b"\n\n")
-            events.pop()
-            return [event + b"\n\n" for event in events]
+            *events, after = data.split(b"\n\n")
+            if not after:  # else the stream goes on with one more line end
+                return [event + b"\n\n" for event in events]
         begun += data
         events, start = [], 0
         for end in _END.finditer(begun, self._searched):

@@ -48,11 +48,13 @@ class StreamReader(Generic[E]):
         return b""
 
     def _take(self, event: bytes) -> None:
+        if self.ended:
+            return
         # Nearly every event holds one `data` field, and last: then what follows its name is JSON, line ends included.
-        at = 5 if event.startswith(b"data:") else event.find(b"\ndata:") + 6
+        at = 0 if event.startswith(b"data:") else event.find(b"\ndata:") + 1
         try:
-            told = self._decoder.decode(event[at:])
-        except (msgspec.DecodeError, RecursionError):
+            told = self._decoder.decode(event[at + 5 :] if event.startswith(b"data:", at) else b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             data = sse.data_of(event)
             try:
                 told = json_bytes.decode(self._decoder, data)

@@ -49,64 +49,65 @@ class Step:
     """In seconds."""
 
 
-_CALL = re.compile(r"\[\[call (?P<bracketed>[\w.-]+) *|^[ \t]*use tool (?P<line>[\w.-]+)(?: with +)?", re.MULTILINE)
-_OTHER = re.compile(
-    r"\[\[(?:think (?P<think>.*?)|fail (?P<fail>[45]\d\d)|stall (?P<stall>\d+(?:\.\d+)?)|(?P<word>error|cut))\]\]",
-    re.DOTALL,
+_DIRECTIVE = re.compile(
+    r"""
+      \[\[call[ ](?P<call>[\w.-]+)[ ]*
+    | ^[ \t]*use[ ]tool[ ](?P<use>[\w.-]+)(?:[ ]with[ ]+)?
+    | \[\[think[ ](?P<think>.*?)\]\]
+    | \[\[fail[ ](?P<fail>[45]\d\d)\]\]
+    | \[\[stall[ ](?P<stall>\d+(?:\.\d+)?)\]\]
+    | \[\[(?P<word>error|cut|then)\]\]
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
-_THEN = "[[then]]"
 
 
 def steps(prompt: str) -> list[Step]:
     """What the prompt asks for, round by round; there is always a first one."""
     found = [Step()]
     at = 0
-    while at < len(prompt):
-        at = _directive(prompt, at, found)
+    while match := _DIRECTIVE.search(prompt, at):
+        found[-1].text += prompt[at : match.start()]
+        if match["call"] or match["use"]:
+            at = _call(match, found[-1])
+        else:
+            _note(match, found)
+            at = match.end()
+    found[-1].text += prompt[at:]
     for step in found:
         step.text = step.text.strip()
     return found
 
 
-def _directive(prompt: str, at: int, found: list[Step]) -> int:
-    """Take the directive at this place, or one character of plain text; the place behind it."""
-    step = found[-1]
-    if prompt.startswith(_THEN, at):
-        found.append(Step())
-        return at + len(_THEN)
-    if (match := _CALL.match(prompt, at)) and (end := _call(prompt, match, step)):
-        return end
-    if match := _OTHER.match(prompt, at):
-        _note(match, step)
-        return match.end()
-    step.text += prompt[at]
-    return at + 1
-
-
-def _call(prompt: str, match: re.Match[str], step: Step) -> int | None:
-    """Take a call; None where its arguments are neither an object nor a string."""
+def _call(match: re.Match[str], step: Step) -> int:
+    """Take a call, or its beginning as plain text where the rest can not be read; the place behind what was taken."""
+    prompt = match.string
     start = end = match.end()
-    if prompt[start : start + 1] in ("{", '"'):
-        try:
+    bracket = "]]" if match["call"] else ""
+    try:
+        if prompt.startswith(("{", '"'), start):
             _, end = json.JSONDecoder().raw_decode(prompt, start)
-        except json.JSONDecodeError:
-            return None
-    name = match["bracketed"] or match["line"]
-    if match["bracketed"]:
-        if not prompt.startswith("]]", end):
-            return None
-        step.calls.append(Call(name, prompt[start:end] or "{}"))
-        return end + 2
-    step.calls.append(Call(name, prompt[start:end] or "{}"))
-    return end
+        readable = prompt.startswith(bracket, end)
+    except json.JSONDecodeError:
+        readable = False
+    if not readable:
+        step.text += match.group()
+        return start
+    step.calls.append(Call(match["call"] or match["use"], prompt[start:end] or "{}"))
+    return end + len(bracket)
 
 
-def _note(match: re.Match[str], step: Step) -> None:
+def _note(match: re.Match[str], found: list[Step]) -> None:
+    step = found[-1]
     if match["think"]:
         step.thought = match["think"]
-    if match["fail"]:
+    elif match["fail"]:
         step.status = int(match["fail"])
-    if match["stall"]:
+    elif match["stall"]:
         step.stall = float(match["stall"])
-    step.error = step.error or match["word"] == "error"
-    step.cut = step.cut or match["word"] == "cut"
+    elif match["word"] == "error":
+        step.error = True
+    elif match["word"] == "cut":
+        step.cut = True
+    else:
+        found.append(Step())

@@ -1,0 +1,45 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from support.dialects import DIALECTS, Dialect
+from support.provider import Provider
+from support.recorder import ListRecorder
+from support.serving import bridged
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    """A provider that says what the test tells it to."""
+    async with Provider() as listening:
+        yield listening
+
+
+@pytest.fixture
+def recorder() -> ListRecorder:
+    """Keeps records in lists."""
+    return ListRecorder()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """Prometheus metrics of the test alone."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def bridge(provider: Provider, recorder: ListRecorder) -> AsyncIterator[str]:
+    """The URL of a bridge before the provider, that repeats nothing and is asked by `ada`."""
+    async with bridged(provider.url, recorder) as url:
+        yield url
+
+
+@pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    """Each dialect in turn."""
+    found: Dialect = request.param
+    return found
