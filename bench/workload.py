@@ -12,7 +12,7 @@ ACTOR = "bench"
 """Who the requests are from, in the header that the gateway is told to believe."""
 
 _PREFIX = {MESSAGES.path: "/anthropic", CHAT_COMPLETIONS.path: "/openai", RESPONSES.path: "/openai"}
-_LINE = '    line {n}: if (count > limit) {{ return "too many \\u2013 try again"; }}  // café\n'
+_LINE = '    line {n}: if (count > limit) {{ return "too many → try again"; }}  // café\n'
 _PROMPT = "Now rename the function, and run the tests again."
 
 
@@ -73,7 +73,8 @@ def _body(dialect: Dialect, model: str, size: int, *, stream: bool) -> bytes:
         rest = {"stream_options": {"include_usage": True}} if dialect is CHAT_COMPLETIONS and stream else {}
         key = "messages" if dialect is CHAT_COMPLETIONS else "input"
         history = _plain_history(size)
-    return json.dumps({**start, **rest, "tools": _tools(dialect, size), key: history}).encode()
+    body = {**start, **rest, "tools": _tools(dialect, size), key: history}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _tools(dialect: Dialect, size: int) -> list[dict[str, Any]]:

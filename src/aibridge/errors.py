@@ -58,14 +58,18 @@ class Fault(Exception):
     """Something went wrong, and the client is to be told.
 
     `message` names the cause and, where there is one, the remedy.
-    `retry_after` is in whole seconds. Nothing secret may stand in `message`.
+    `retry_after` is in whole seconds; `provider_type` is the provider's own word for an error that it reported.
+    Nothing secret may stand in `message`.
     """
 
-    def __init__(self, kind: Kind, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self, kind: Kind, message: str, *, retry_after: int | None = None, provider_type: str | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.retry_after = retry_after
+        self.provider_type = provider_type
 
     @property
     def said(self) -> Said:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
@@ -27,20 +29,27 @@ from aibridge.bridge.headers import by_name, for_upstream
 from aibridge.bridge.interception import Carrier
 from aibridge.bridge.passthrough import Proxied
 from aibridge.bridge.routing import Route, Routes, path_of
+from aibridge.bridge.tool_run import ToolRun
 from aibridge.clients import identify
 from aibridge.errors import Fault, Kind
+from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
 from aibridge.providers import Provider
 from aibridge.recording.recorder import Recorder
+from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy, Breakers
+from aibridge.upstream.dump import Dump
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
 from aibridge.wire import openai
 from aibridge.wire.content_coding import CodingError, decoded
-from aibridge.wire.dialect import Dialect
+from aibridge.wire.dialect import Dialect, Request
 
 _log = logging.getLogger("aibridge.bridge")
 
 MAX_BODY_SIZE = 32 << 20
 """How long a request's body may be by default, in bytes."""
+
+MAX_TURNS = 10
+"""How many turns an interception may have by default."""
 
 _AFTER_DEADLINE = 5.0  # seconds for exchanges that were cut to write their records
 
@@ -60,7 +69,8 @@ class RequestBridge:
     Connections upstream open at first use. Call `shutdown`, or leave `async with`, to end well; an ASGI host that
     speaks the lifespan protocol to the bridge does so by itself.
 
-    `time_limits` are for upstreams; `max_body_size` is in bytes; `grace` is how many seconds exchanges may go on when
+    `toolbox` holds the tools that are injected, for at most `max_turns` turns of an interception. `time_limits` are for
+    upstreams; `max_body_size` is in bytes; `grace` is how many seconds exchanges may go on when
     the host's lifespan ends.
     """
 
@@ -70,14 +80,24 @@ class RequestBridge:
         recorder: Recorder,
         metrics: Metrics | None = None,
         *,
+        toolbox: Toolbox | None = None,
+        max_turns: int = MAX_TURNS,
         time_limits: TimeLimits | None = None,
+        breaker: BreakerPolicy | None = DEFAULT_POLICY,
+        dump_dir: Path | None = None,
         max_body_size: int = MAX_BODY_SIZE,
         grace: float = 30.0,
     ) -> None:
         self._routes = Routes(providers)
         self._recorder = recorder
         self._metrics = metrics or default_metrics()
-        self._upstream = Upstream(time_limits)
+        self._upstream = Upstream(
+            time_limits,
+            breakers=Breakers(breaker, self._metrics) if breaker else None,
+            dump=Dump(dump_dir) if dump_dir else None,
+        )
+        self._toolbox = toolbox
+        self._max_turns = max_turns
         self._max_body_size = max_body_size
         self._grace = grace
         self._running: dict[asyncio.Task[None], _Exchange] = {}
@@ -175,7 +195,9 @@ class RequestBridge:
         self._metrics.child(self._metrics.passthrough, route.provider.name, route.passthrough, method).inc()
         credential = route.provider.credential(by_name(scope["headers"]))
         headers = for_upstream(scope["headers"], credential, actor if route.provider.send_actor_headers else None)
-        sending = UpstreamRequest(route.provider.name, method, _url(scope, route), headers, body)
+        sending = UpstreamRequest(
+            route.provider.name, method, _url(scope, route), headers, body, exchange_id=exchange_id, endpoint=route.path
+        )
         return Proxied(exchange_id, route.provider.dialect, sending, self._upstream, receive, send)
 
     async def _intercept(
@@ -216,10 +238,29 @@ class RequestBridge:
         facts.began, facts.waited = began, waited
         sent_headers = for_upstream(raw_headers, credential, actor if provider.send_actor_headers else None)
         sending = UpstreamRequest(
-            provider.name, "POST", _url(scope, route), sent_headers, body, max_retries=provider.max_retries
+            provider.name,
+            "POST",
+            _url(scope, route),
+            sent_headers,
+            body,
+            max_retries=provider.max_retries,
+            exchange_id=exchange_id,
+            endpoint=route.path,
+            model=request.model,
         )
         await facts.begin(headers.get("user-agent"))
-        return Carrier(dialect, request, sending, facts, self._upstream, receive, send)
+        tools = self._tools_for(dialect, request, actor, facts)
+        if tools and "content-encoding" in headers:  # what is edited goes upstream unpacked
+            sending = replace(sending, headers=[h for h in sent_headers if h[0].lower() != "content-encoding"])
+        return Carrier(dialect, request, sending, facts, self._upstream, receive, send, tools)
+
+    def _tools_for(self, dialect: Dialect, request: Request, actor: Actor, facts: Facts) -> ToolRun | None:
+        """The tools that are offered with a request; None where there are none, or it forbids them."""
+        if self._toolbox is None:
+            return None
+        catalogue = self._toolbox.catalogue()
+        merge = dialect.merge(request, catalogue.offers) if catalogue.tools else None
+        return ToolRun(merge, catalogue, self._toolbox, actor, facts, self._max_turns) if merge else None
 
 
 def _url(scope: Scope, route: Route) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Container
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import uuid4
 from aibridge.actor import Actor
 from aibridge.clients import Client
 from aibridge.errors import Fault, Kind
+from aibridge.mcp.toolbox import InjectedTool, Outcome
 from aibridge.observe.metrics import Metrics
 from aibridge.providers import Credential, Provider
 from aibridge.recording.recorder import Recorder
@@ -24,7 +25,7 @@ from aibridge.records import (
     TokenUsage,
     ToolUsage,
 )
-from aibridge.wire.dialect import ProviderError, Request, Turn, Usage
+from aibridge.wire.dialect import ProviderError, Request, ToolCall, Turn, Usage
 
 _log = logging.getLogger("aibridge.interceptions")
 
@@ -105,12 +106,17 @@ class Facts:
         self._retries.append(why)
         self._metrics.child(self._metrics.retries, self._provider.name, why).inc()
 
-    async def turn(self, turn: Turn, *, cut: bool) -> None:
-        """Tell what one turn showed; where it was cut, its counts are marked as partial."""
+    async def turn(self, turn: Turn, *, cut: bool, injected: Container[str] = ()) -> None:
+        """Tell what one turn showed; where it was cut, its counts are marked as partial.
+
+        Calls of the `injected` tools are told of by `injected_call`, once they have run.
+        """
         now = datetime.now(UTC)
         if turn.usage:
             await self._tokens(turn, turn.usage, now, partial=cut and not turn.counted)
         for call in turn.tool_calls:
+            if call.name in injected and not cut:
+                continue
             usage = ToolUsage(
                 id=_new_id(),
                 interception_id=self.id,
@@ -133,6 +139,24 @@ class Facts:
                 created_at=now,
             )
             await self._keep("thought", self._recorder.record_model_thought(record))
+
+    async def injected_call(self, call: ToolCall, tool: InjectedTool, outcome: Outcome, turn: Turn) -> None:
+        """Tell of a call that the gateway ran."""
+        usage = ToolUsage(
+            id=_new_id(),
+            interception_id=self.id,
+            provider_response_id=turn.response_id,
+            provider_tool_call_id=call.id,
+            tool=tool.name,
+            input=call.arguments,
+            injected=True,
+            server_url=tool.server_url,
+            invocation_error=outcome.error,
+            metadata={"duration_ms": round(outcome.duration * 1000, 1)},
+            created_at=datetime.now(UTC),
+        )
+        await self._keep("tool", self._recorder.record_tool_usage(usage))
+        self._count(self._metrics.invocations, tool.server, self._metrics.tool(tool.name))
 
     async def end(self, status: Status, http_status: int | None, error: ProviderError | None = None) -> None:
         """Tell how the interception ended; only the first end counts."""
@@ -180,7 +204,12 @@ class Facts:
             created_at=now,
         )
         await self._keep("tokens", self._recorder.record_token_usage(record))
-        self._usage = usage
+        self._usage = Usage(
+            self._usage.input + usage.input,
+            self._usage.output + usage.output,
+            self._usage.cache_read + usage.cache_read,
+            self._usage.cache_write + usage.cache_write,
+        )
         counts = {
             **usage.extra,
             "input": usage.input,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter
 
 from aibridge.bridge.asgi import INTERCEPTION_ID, Message, Receive, Send, refuse
 from aibridge.bridge.facts import Facts
 from aibridge.bridge.headers import for_client
 from aibridge.bridge.reading import Reading
+from aibridge.bridge.tool_run import ToolRun
 from aibridge.bridge.watch import Interrupted, Watch, Why
 from aibridge.errors import Fault, Kind
 from aibridge.records import Status
 from aibridge.upstream.upstream import Answer, Upstream, UpstreamRequest
-from aibridge.wire.dialect import Dialect, ProviderError, Request
+from aibridge.wire.dialect import Dialect, ProviderError, Reader, Request, Turn
 from aibridge.wire.sse import EventTooLarge
 
 _log = logging.getLogger("aibridge.bridge")
@@ -39,11 +41,15 @@ class Carrier:
         upstream: Upstream,
         receive: Receive,
         send: Send,
+        tools: ToolRun | None = None,
     ) -> None:
         self._dialect, self._request, self._sending = dialect, request, sending
         self._facts, self._upstream, self._send = facts, upstream, send
+        self._tools = tools
         self._watch = Watch(receive)
         self._status: int | None = None  # that the client was answered with, once it was
+        self._answer: Answer | None = None  # the last one
+        self._told = True  # what the turn showed is recorded
         self._streams = False
         self._reading: Reading | None = None
 
@@ -71,32 +77,54 @@ class Carrier:
             await self._fail(Fault(Kind.INTERNAL, "the gateway met a fault of its own; its log tells more"))
 
     async def _converse(self) -> None:
-        """The turns of the interception: one, as long as no tool is injected."""
+        """The turns of the interception: one, but for those that end in calls of injected tools only."""
+        tools = self._tools
+        if tools is None:
+            await self._take_turn(self._sending)
+            return
+        while True:
+            turn = await self._take_turn(replace(self._sending, body=tools.begin_turn()))
+            if not tools.merge.waiting:
+                return
+            waiting = perf_counter()
+            signs = asyncio.create_task(self._stay_alive(tools))
+            try:
+                await tools.run(turn)
+            finally:
+                signs.cancel()
+                self._facts.waited += perf_counter() - waiting
+            if not tools.goes_on:
+                await self._finish(tools)
+                return
+
+    async def _take_turn(self, sending: UpstreamRequest) -> Turn:
+        """One request upstream and its answer, which is relayed as far as it is for the client."""
         asked = perf_counter()
         try:
-            answer = await self._upstream.send(self._sending, self._facts.retried)
+            answer = await self._upstream.send(sending, self._facts.retried)
         finally:
             self._facts.waited_for_upstream = perf_counter() - asked
             self._facts.waited += self._facts.waited_for_upstream
         try:
-            await self._relay(answer)
+            return await self._relay(answer)
         finally:
             answer.close()
 
-    async def _relay(self, answer: Answer) -> None:
+    async def _relay(self, answer: Answer) -> Turn:
         """Let the client have the answer as it comes, and read it on the way."""
-        streams = self._streams = answer.status < 400 and _is_event_stream(answer)
-        reader = (
-            self._dialect.stream_reader(self._request)
-            if streams
-            else self._dialect.document_reader(self._request, answer.status)
-        )
+        streams = answer.status < 400 and _is_event_stream(answer)
+        if self._status is not None and not streams:
+            raise await self._late_error(answer)
+        self._streams, self._answer = streams, answer
+        reader = self._reader_for(answer)
         reading = self._reading = Reading(reader, answer.header("Content-Encoding"))
         if streams:
-            await self._begin(answer)
+            if self._status is None:
+                await self._begin(answer)
             if reading.takes_insertions:
                 answer.on_silence(self._keep_alive)
-        facts = self._facts
+        facts, tools = self._facts, self._tools
+        self._told = False
         while True:
             waiting = perf_counter()
             data = await answer.read()
@@ -105,19 +133,55 @@ class Carrier:
             passed = reading.feed(data)
             if last:
                 passed += reading.close()
-            if (reader.ended or last) and not facts.ended:
+            if (reader.ended or last) and not self._told:
                 await self._settle(answer.status, passed)
-            if self._status is None:  # a document: had it broken off before this, the client would get an error
+            over = last and not (tools and tools.merge.waiting)
+            if self._status is None and (
+                passed or over
+            ):  # had it broken off before this, the client would get an error
                 await self._begin(answer)
-            if passed or last:
-                await self._say({"type": "http.response.body", "body": passed, "more_body": not last})
+            if passed or over:
+                await self._say({"type": "http.response.body", "body": passed, "more_body": not over})
             if last:
-                return
+                return reader.turn
+
+    def _reader_for(self, answer: Answer) -> Reader:
+        if self._tools and answer.status < 400:
+            merge = self._tools.merge
+            return merge.stream_reader() if self._streams else merge.document_reader()
+        if self._streams:
+            return self._dialect.stream_reader(self._request)
+        return self._dialect.document_reader(self._request, answer.status)
+
+    async def _late_error(self, answer: Answer) -> Fault:
+        """A turn that can not be told by an error answer, since the client has had the beginning of a stream."""
+        reader = self._dialect.document_reader(self._request, max(answer.status, 400))
+        reading = Reading(reader, answer.header("Content-Encoding"))
+        while not answer.at_end:
+            reading.feed(await answer.read())
+        reading.close()
+        error = reader.turn.error or ProviderError(None, None)
+        said = f"{self._sending.provider} answered {answer.status}: {error.message}"
+        return Fault(Kind.UPSTREAM_FAULT, said, provider_type=error.type)
+
+    async def _finish(self, tools: ToolRun) -> None:
+        """The message ends with calls for the client, or at the last turn: send what was held back of its end."""
+        await self._facts.end("completed", self._status or 200)
+        if self._status is None and self._answer is not None:
+            await self._begin(self._answer)
+        await self._say({"type": "http.response.body", "body": tools.merge.end(), "more_body": False})
+
+    async def _stay_alive(self, tools: ToolRun) -> None:
+        """While tools run, tell the client of a stream that it is still open."""
+        every = self._upstream.limits.keep_alive
+        while self._streams and every:
+            await asyncio.sleep(every)
+            await self._quietly({"type": "http.response.body", "body": tools.merge.keep_alive(), "more_body": True})
 
     async def _begin(self, answer: Answer) -> None:
         """Send the head of the answer."""
         assert self._reading is not None
-        without = {b"content-length"} if self._streams or self._reading.unpacks else set()
+        without = {b"content-length"} if self._streams or self._reading.reader.rewrites else set()
         headers = for_client(answer.headers, without | ({b"content-encoding"} if self._reading.unpacks else set()))
         headers += [(INTERCEPTION_ID, self._facts.id.encode()), (b"server-timing", self._facts.first_byte())]
         self._status = answer.status
@@ -131,9 +195,12 @@ class Carrier:
             if passed:
                 await self._say({"type": "http.response.body", "body": passed, "more_body": True})
             raise Fault(Kind.UPSTREAM_FAULT, f"the answer of {self._sending.provider} ended before it was complete")
-        await self._facts.turn(turn, cut=not turn.complete)
-        failed = turn.error is not None or status >= 400
-        await self._facts.end("failed" if failed else "completed", status, turn.error)
+        tools = self._tools
+        self._told = True
+        await self._facts.turn(turn, cut=not turn.complete, injected=tools.merge.names if tools else ())
+        if not (tools and tools.merge.waiting):
+            failed = turn.error is not None or status >= 400
+            await self._facts.end("failed" if failed else "completed", status, turn.error)
 
     async def _fail(self, fault: Fault) -> None:
         """Tell the client of a fault: by an error answer, or, where an answer has begun, by an event and a cut.
@@ -156,7 +223,7 @@ class Carrier:
         """Record the end of an exchange that was cut, and what was seen until then."""
         if self._facts.ended:
             return
-        if self._reading:
+        if self._reading and not self._told:
             with suppress(EventTooLarge):
                 self._reading.close()
             await self._facts.turn(self._reading.reader.turn, cut=True)
@@ -166,7 +233,7 @@ class Carrier:
         """Tell the client of a silent stream that it is still open."""
         assert self._reading is not None
         if self._reading.reader.between_events and not self._reading.reader.ended:
-            keep_alive = self._dialect.keep_alive
+            keep_alive = self._tools.merge.keep_alive() if self._tools else self._dialect.keep_alive
             await self._quietly({"type": "http.response.body", "body": keep_alive, "more_body": True})
 
     async def _say(self, message: Message) -> None:

@@ -73,6 +73,12 @@ class Metrics:
         )
         self.prompts = Counter("prompts", "Prompts of users.", ("provider", "model", *who), **at)
         self.tokens = Counter("tokens", "Tokens, by type.", ("provider", "model", "type", *who), **at)
+        self.invocations = Counter(
+            "injected_tool_invocations",
+            "Calls of injected tools that the gateway ran.",
+            ("provider", "model", "server", "name"),
+            **at,
+        )
         self.selections = Counter(
             "non_injected_tool_selections",
             "Calls of clients' own tools that models asked for.",
@@ -81,6 +87,18 @@ class Metrics:
         )
         self.retries = Counter(
             "upstream_retries", "Requests that were sent upstream once more.", ("provider", "reason"), **at
+        )
+        guarded = ("provider", "endpoint", "model")
+        self.breaker_state = Gauge(
+            "circuit_breaker_state",
+            "Circuit breakers that have opened: 0 closed again, 0.5 half-open, 1 open; of several workers, the worst.",
+            guarded,
+            multiprocess_mode="livemax",
+            **at,
+        )
+        self.breaker_trips = Counter("circuit_breaker_trips", "How often circuit breakers opened.", guarded, **at)
+        self.breaker_rejects = Counter(
+            "circuit_breaker_rejects", "Requests that an open circuit breaker refused.", guarded, **at
         )
         self.unrecorded = Counter("unrecorded", "Records that could not be kept.", ("kind",), **at)
         self.overhead = Histogram(
@@ -117,6 +135,17 @@ class Metrics:
         if found is None:
             found = self._children[key] = metric.labels(*values)
         return found
+
+    def breaker_changed(self, provider: str, endpoint: str, model: str, state: float) -> None:
+        """A circuit breaker is closed (0), half-open (0.5) or open (1) from now on."""
+        labels = (provider, endpoint, self.model(model))
+        self.child(self.breaker_state, *labels).set(state)
+        if state == 1:
+            self.child(self.breaker_trips, *labels).inc()
+
+    def breaker_rejected(self, provider: str, endpoint: str, model: str) -> None:
+        """A circuit breaker refused a request."""
+        self.child(self.breaker_rejects, provider, endpoint, self.model(model)).inc()
 
     def count_tokens(self, provider: str, model: str, actor: str, client: str, counts: Mapping[str, Any]) -> None:
         """Add the counts of one turn, by type; what is no positive whole number is no count."""

@@ -98,6 +98,20 @@ class Upstream(Section, frozen=True, kw_only=True):
     """How long an upstream may be silent before the client of a stream gets a keep-alive; 0 sends none."""
 
 
+class Breaker(Section, frozen=True, kw_only=True):
+    """The circuit breakers, one for each provider, endpoint and model. Times are in seconds."""
+
+    enabled: Annotated[bool, values.BOOLEAN] = True
+    failures: Annotated[int, whole_number(1)] = 5
+    """In a row, until a breaker opens."""
+    reset: Annotated[float, duration(zero=False)] = 10.0
+    """After which a closed breaker forgets the failures that it has counted."""
+    open: Annotated[float, duration(zero=False)] = 30.0
+    """How long an open breaker refuses every request."""
+    probes: Annotated[int, whole_number(1)] = 3
+    """How many requests at a time may then try whether the provider is well again."""
+
+
 class Log(Section, frozen=True, kw_only=True):
     """The gateway's own log, on standard error."""
 
@@ -151,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth: Auth = Auth()
     metrics: Metrics = Metrics()
     upstream: Upstream = Upstream()
+    breaker: Breaker = Breaker()
     log: Log = Log()
     providers: tuple[Provider, ...] = ()
     mcp_servers: tuple[MCPServer, ...] = ()
@@ -214,6 +229,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "auth": Auth,
     "metrics": Metrics,
     "upstream": Upstream,
+    "breaker": Breaker,
     "log": Log,
 }
 _LISTS: dict[str, type[Section]] = {"providers": Provider, "mcp_servers": MCPServer}
@@ -256,6 +272,7 @@ class Loading:
             auth=self._section("auth", Auth),
             metrics=self._section("metrics", Metrics),
             upstream=self._section("upstream", Upstream),
+            breaker=self._section("breaker", Breaker),
             log=self._section("log", Log),
             providers=self._providers(),
             mcp_servers=self._mcp_servers(),

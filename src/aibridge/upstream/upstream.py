@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
 from aibridge.errors import Fault, Kind
+from aibridge.upstream.breaker import Breakers, Call, Key
+from aibridge.upstream.dump import Dump
+from aibridge.upstream.exchange import Follower, RawHeaders, UpstreamRequest
 from aibridge.upstream.retries import delay_after
 
-Headers = Sequence[tuple[str, str]]
-RawHeaders = Sequence[tuple[bytes, bytes]]
+__all__ = ["Answer", "Retried", "TimeLimits", "Upstream", "UpstreamRequest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +33,6 @@ class TimeLimits:
     """Between two pieces of an answer."""
     keep_alive: float = 15.0
     """Of silence, until the client of a stream is sent a sign of life; 0 for never."""
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """What is sent upstream. `provider` is named in faults."""
-
-    provider: str
-    method: str
-    url: str
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
-    max_retries: int = 0
 
 
 Retried = Callable[[str], None]
@@ -64,6 +54,11 @@ class Answer:
         self._on_silence: Callable[[], Awaitable[None]] | None = None
         self._sign: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._followers: Sequence[Follower] = ()
+        protocol = response.connection.protocol if response.connection else None
+        self._lost = protocol.closed if protocol is not None else None  # an idle protocol is false
+        if self._lost:
+            self._lost.add_done_callback(self._note_loss)
 
     def header(self, name: str) -> str:
         """The value of a header; empty where there is none."""
@@ -73,6 +68,12 @@ class Answer:
     def at_end(self) -> bool:
         """All of the body was read."""
         return self._content.at_eof()
+
+    def follow(self, followers: Sequence[Follower]) -> None:
+        """Tell these of the answer, from its head on."""
+        self._followers = followers
+        for follower in followers:
+            follower.answered(self.status, self._response.reason or "", self.headers)
 
     def on_silence(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Call `tell` whenever `keep_alive` seconds have passed without a byte."""
@@ -87,11 +88,17 @@ class Answer:
         if self._timer is None:
             self._arm(self._silent_since)
         try:
-            return await self._content.readany()
+            data = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise fault_of(error, self._provider) from error
+            fault = fault_of(error, self._provider)
+            for follower in self._followers:
+                follower.failed(fault)
+            raise fault from error
         finally:
             self._silent_since = None
+        for follower in self._followers:
+            follower.received(data)
+        return data
 
     def _arm(self, now: float) -> None:
         wait = self._limits.keep_alive if self._on_silence else self._limits.idle
@@ -112,32 +119,73 @@ class Answer:
         else:
             self._arm(since)
 
+    def _note_loss(self, lost: asyncio.Future[None]) -> None:
+        """The connection is gone; aiohttp does not tell who waits for a body whose chunks it could not read."""
+        if not lost.cancelled():
+            lost.exception()
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError())
+
     def close(self) -> None:
         """Be done with the answer; where it was not read to its end, its connection is closed."""
+        if self._lost:
+            self._lost.remove_done_callback(self._note_loss)
         if self._timer:
             self._timer.cancel()
         if self._sign:
             self._sign.cancel()
-        if self.at_end:
+        whole = self.at_end
+        if whole:
             self._response.release()
         else:
             self._response.close()
+        for follower in self._followers:
+            follower.ended(whole=whole)
+        self._followers = ()
 
 
 class Upstream:
-    """The connections to all providers. Opens at first use, within the running event loop; close it with `aclose`."""
+    """The connections to all providers. Opens at first use, within the running event loop; close it with `aclose`.
 
-    def __init__(self, limits: TimeLimits | None = None) -> None:
+    `breakers` refuse what would go to a provider in trouble; `dump` keeps whole exchanges.
+    """
+
+    def __init__(
+        self, limits: TimeLimits | None = None, *, breakers: Breakers | None = None, dump: Dump | None = None
+    ) -> None:
         self.limits = limits or TimeLimits()
+        self._breakers, self._dump = breakers, dump
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: UpstreamRequest, retried: Retried | None = None) -> Answer:
         """Send a request, more than once where it may be; the answer as soon as its head is there.
 
-        Whatever the provider answers is an answer, also an error that was not retried. Raises `Fault` where none came.
+        Whatever the provider answers is an answer, also an error that was not retried. Raises `Fault` where none came,
+        or the circuit breaker is open; a breaker that opens meanwhile ends the retries. What counts for it is how the
+        last attempt went.
         """
+        followers: list[Follower] = []
+        call = None
+        if self._breakers and request.model is not None:
+            call = self._breakers.admit(Key(request.provider, request.endpoint, request.model))
+            followers.append(call)
+        try:
+            if self._dump:
+                followers.append(await self._dump.begin(request))
+            answer = await self._attempts(request, call, retried)
+        except BaseException as error:
+            for follower in followers:
+                if isinstance(error, Fault):
+                    follower.failed(error)
+                follower.ended(whole=False)
+            raise
+        answer.follow(followers)
+        return answer
+
+    async def _attempts(self, request: UpstreamRequest, call: Call | None, retried: Retried | None) -> Answer:
+        """The answer to the last attempt."""
         for attempt in range(request.max_retries + 1):
-            may_retry = attempt < request.max_retries
+            may_retry = attempt < request.max_retries and (call is None or call.stands)
             try:
                 answer = await self._attempt(request)
             except (aiohttp.ClientError, OSError) as error:

@@ -74,16 +74,17 @@ def _read_leniently(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def last_said(messages: list[msgspec.Raw]) -> Said | None:
-    """The last message, once trailing ones of the roles `system` and `developer` are skipped; None where it is none.
+    """The last message, once trailing ones are skipped that neither the user nor a tool said; None where it is none.
 
-    Claude Code puts a description of its surroundings into a `system` message after the user's own.
+    Claude Code puts a description of its surroundings into a `system` message after the user's own, and Codex what a
+    sub-agent reports into an `agent_message`.
     """
     for message in reversed(messages):
         try:
             said = json_bytes.decode(_said, bytes(message))
         except (msgspec.DecodeError, RecursionError):
             return None
-        if said.role not in ("system", "developer"):
+        if said.role not in ("system", "developer") and said.type != "agent_message":
             return said
     return None
 

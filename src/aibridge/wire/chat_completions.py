@@ -5,7 +5,8 @@ Source: https://platform.openai.com/docs/api-reference/chat and .../chat-streami
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +16,10 @@ from aibridge.wire.body import last_said, last_text, read_body
 from aibridge.wire.dialect import ProviderError, Reader, Request, SessionHints, ToolCall, Usage
 from aibridge.wire.document import DocumentReader, error_in
 from aibridge.wire.stream import StreamReader, end_event
+from aibridge.wire.tools import OfferedTool
+
+if TYPE_CHECKING:
+    from aibridge.wire.merged.merge import Merge
 
 DONE = b"[DONE]"
 
@@ -49,6 +54,12 @@ class ChatCompletions:
         """A reader for an answer in one JSON document."""
         return ChatDocument(status)
 
+    def merge(self, request: Request, tools: Sequence[OfferedTool]) -> Merge | None:
+        """What makes one message of the turns, where the gateway offers tools; None where the request forbids them."""
+        from aibridge.wire.merged import chat_completions as merged
+
+        return merged.MergedCompletion(request, tools) if merged.may_offer(request.body) else None
+
     def error_body(self, fault: Fault, request_id: str) -> bytes:
         """A fault as OpenAI tells one."""
         return openai.error_body(fault)
@@ -72,7 +83,9 @@ class _Function(msgspec.Struct):
     input: str | None = None  # of a custom tool
 
 
-class _Call(msgspec.Struct):
+class Call(msgspec.Struct):
+    """A tool call, or a piece of one."""
+
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
@@ -80,7 +93,7 @@ class _Call(msgspec.Struct):
 
 
 class _Said(msgspec.Struct):
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[Call] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -90,7 +103,7 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Completion(msgspec.Struct):
+class Completion(msgspec.Struct):
     """A completion, or a chunk of one."""
 
     id: str | None = None
@@ -100,7 +113,7 @@ class _Completion(msgspec.Struct):
 
 
 _request = msgspec.json.Decoder(_Body)
-_completion = msgspec.json.Decoder(_Completion)
+_completion = msgspec.json.Decoder(Completion)
 
 
 def _asks_for_usage(options: dict[str, Any] | None) -> bool:
@@ -139,14 +152,14 @@ class ChatDocument(DocumentReader):
                 turn.tool_calls.append(ToolCall(call.id or "", called.name or "", arguments, complete=True))
 
 
-class ChatStream(StreamReader[_Completion]):
+class ChatStream(StreamReader[Completion]):
     """A completion in chunks. It is whole once a choice has finished and the stream has come to its end."""
 
     def __init__(self) -> None:
         super().__init__(_completion)
         self._calls: dict[tuple[int, int], tuple[ToolCall, list[str]]] = {}
 
-    def _read(self, event: _Completion) -> None:
+    def _read(self, event: Completion) -> None:
         turn = self.turn
         if event.error:
             turn.error = error_in({"error": event.error})
@@ -173,7 +186,7 @@ class ChatStream(StreamReader[_Completion]):
             call.arguments = "".join(pieces)
             call.complete = self.turn.complete
 
-    def _add(self, choice: int, piece: _Call) -> None:
+    def _add(self, choice: int, piece: Call) -> None:
         index = piece.index
         if index is None:  # servers that number nothing send calls whole, one after the other
             index = len(self._calls) if piece.id else max(len(self._calls) - 1, 0)
@@ -210,6 +223,6 @@ class WithholdingChatStream(ChatStream):
         self._take(event)
         return not self._is_usage
 
-    def _read(self, event: _Completion) -> None:
+    def _read(self, event: Completion) -> None:
         self._is_usage = event.choices == [] and bool(event.usage)
         super()._read(event)

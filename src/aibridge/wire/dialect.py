@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aibridge.errors import Fault
     from aibridge.records import ThoughtSource
+    from aibridge.wire.merged.merge import Merge
+    from aibridge.wire.tools import OfferedTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,9 @@ class Dialect(Protocol):
 
     def document_reader(self, request: Request, status: int) -> Reader:
         """A reader for an answer in one JSON document; with an HTTP status of 400 or more, for an error's body."""
+
+    def merge(self, request: Request, tools: Sequence[OfferedTool]) -> Merge | None:
+        """What makes one message of the turns, where the gateway offers tools; None where the request forbids them."""
 
     def error_body(self, fault: Fault, request_id: str) -> bytes:
         """A fault as the JSON body of an error answer."""

@@ -59,6 +59,17 @@ def set_member(text: bytes, name: str, value: bytes) -> bytes:
     return text[:begin] + encode(name) + b":" + value + comma + text[begin:]
 
 
+def without_member(text: bytes, name: str) -> bytes:
+    """The object `text` without its member `name`, and no other byte changed; `text` is known to be valid."""
+    spans = member_spans(text)
+    if name not in spans:
+        return text
+    begin = max((end for _, end in spans.values() if end < spans[name][0]), default=text.index(b"{") + 1)
+    rest = text[spans[name][1] :]
+    first = text[:begin].rstrip().endswith(b"{")
+    return text[:begin] + (rest.lstrip().removeprefix(b",") if first else rest)
+
+
 def member_spans(text: bytes) -> dict[str, tuple[int, int]]:
     """Where the value of each member of an object begins and ends; of members with one name, the last.
 
@@ -77,6 +88,8 @@ def member_spans(text: bytes) -> dict[str, tuple[int, int]]:
             return _member_spans_one_by_one(text, text.index(b"{") + 1)  # a name stands twice, or is escaped
         at = key.end() + len(raw)
         spans[name] = key.end(), at
+    if text[at:].strip() != b"}":  # a name stands twice, with values of which one begins the other
+        return _member_spans_one_by_one(text, text.index(b"{") + 1)
     return spans
 
 

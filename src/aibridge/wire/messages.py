@@ -5,7 +5,8 @@ Source: https://platform.claude.com/docs/en/api/messages and .../build-with-clau
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +17,10 @@ from aibridge.wire.counters import count, usage_of
 from aibridge.wire.dialect import ProviderError, Reader, Request, SessionHints, Thought, ToolCall, Usage
 from aibridge.wire.document import DocumentReader, error_in
 from aibridge.wire.stream import StreamReader, end_event
+from aibridge.wire.tools import OfferedTool
+
+if TYPE_CHECKING:
+    from aibridge.wire.merged.merge import Merge
 
 _KNOWN = frozenset({"input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"})
 
@@ -47,9 +52,15 @@ class Messages:
         """A reader for an answer in one JSON document."""
         return MessageDocument(status)
 
+    def merge(self, request: Request, tools: Sequence[OfferedTool]) -> Merge | None:
+        """What makes one message of the turns, where the gateway offers tools; None where the request forbids them."""
+        from aibridge.wire.merged import messages as merged
+
+        return merged.MergedMessage(request, tools) if merged.may_offer(request.body) else None
+
     def error_body(self, fault: Fault, request_id: str) -> bytes:
         """A fault in the shape of https://platform.claude.com/docs/en/api/errors."""
-        error = {"type": fault.said.anthropic_type, "message": fault.message}
+        error = {"type": fault.provider_type or fault.said.anthropic_type, "message": fault.message}
         return json_bytes.encode({"type": "error", "error": error, "request_id": request_id})
 
     def error_event(self, fault: Fault, request_id: str, reader: Reader) -> bytes:
@@ -103,6 +114,8 @@ class _Start(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
+    """The data of any event."""
+
     type: str
     index: int = 0
     delta: _Delta = _Delta()

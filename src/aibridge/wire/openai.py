@@ -13,7 +13,12 @@ from aibridge.wire.dialect import Usage
 def error_of(fault: Fault) -> dict[str, Any]:
     """A fault in the shape of https://platform.openai.com/docs/guides/error-codes/api-errors."""
     said = fault.said
-    return {"message": fault.message, "type": said.openai_type, "param": None, "code": said.openai_code}
+    return {
+        "message": fault.message,
+        "type": fault.provider_type or said.openai_type,
+        "param": None,
+        "code": said.openai_code,
+    }
 
 
 def error_body(fault: Fault) -> bytes:

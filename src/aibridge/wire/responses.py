@@ -5,7 +5,9 @@ Source: https://platform.openai.com/docs/api-reference/responses and .../respons
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +17,10 @@ from aibridge.wire.body import Said, last_said, read_body, texts
 from aibridge.wire.dialect import ProviderError, Reader, Request, SessionHints, Thought, ToolCall, Turn
 from aibridge.wire.document import DocumentReader, error_in
 from aibridge.wire.stream import StreamReader, end_event
+from aibridge.wire.tools import OfferedTool
+
+if TYPE_CHECKING:
+    from aibridge.wire.merged.merge import Merge
 
 
 class Responses:
@@ -45,15 +51,21 @@ class Responses:
         """A reader for an answer in one JSON document."""
         return ResponseDocument(status)
 
+    def merge(self, request: Request, tools: Sequence[OfferedTool]) -> Merge | None:
+        """What makes one message of the turns, where the gateway offers tools; None where the request forbids them."""
+        from aibridge.wire.merged import responses as merged
+
+        return merged.MergedResponse(request, tools) if merged.may_offer(request.body) else None
+
     def error_body(self, fault: Fault, request_id: str) -> bytes:
         """A fault as OpenAI tells one."""
         return openai.error_body(fault)
 
     def error_event(self, fault: Fault, request_id: str, reader: Reader) -> bytes:
         """A fault as `response.failed`, since Codex takes no notice of a bare `error`."""
-        number = reader.last_number + 1 if isinstance(reader, ResponseStream) else 0
+        number, shown = (reader.last_number + 1, reader.shown_id) if isinstance(reader, ResponseStream) else (0, None)
         response = {
-            "id": reader.turn.response_id or f"resp_{request_id}",
+            "id": shown or f"resp_{request_id}",
             "object": "response",
             "status": "failed",
             "error": {"code": "server_error", "message": fault.message},
@@ -80,14 +92,17 @@ class _Text(msgspec.Struct):
     text: str = ""
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Item(msgspec.Struct):
     type: str = ""
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None  # of a function
-    input: str | None = None  # of a custom tool
-    action: msgspec.Raw | None = None  # of a shell or a computer
-    operation: msgspec.Raw | None = None  # of a patch
+    arguments: msgspec.Raw = _NULL  # of a function, as text, or of a search for tools, as an object
+    input: msgspec.Raw = _NULL  # of a custom tool
+    action: msgspec.Raw = _NULL  # of a shell or a computer
+    operation: msgspec.Raw = _NULL  # of a patch
     summary: list[_Text] | None = None
     phase: str | None = None
     content: list[_Text] | None = None
@@ -98,16 +113,19 @@ class _Response(msgspec.Struct):
     status: str | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
-    output: list[_Item] | None = None
+    output: list[msgspec.Raw] | None = None
 
 
 class _Id(msgspec.Struct):
     id: str | None = None
 
 
-class _Event(msgspec.Struct):
+class Event(msgspec.Struct):
+    """The data of any event."""
+
     type: str
     sequence_number: int = -1
+    output_index: int = -1
     response: msgspec.Raw = msgspec.Raw(b"{}")
     item: msgspec.Raw = msgspec.Raw(b"{}")
     error: Any = None
@@ -119,7 +137,8 @@ _request = msgspec.json.Decoder(_Body)
 _response = msgspec.json.Decoder(_Response)
 _id = msgspec.json.Decoder(_Id)
 _item = msgspec.json.Decoder(_Item)
-_event = msgspec.json.Decoder(_Event)
+_text = msgspec.json.Decoder(str)
+_event = msgspec.json.Decoder(Event)
 
 
 def _asked(given: str | list[msgspec.Raw]) -> tuple[str | None, str | None]:
@@ -144,9 +163,16 @@ def _call(item: _Item) -> ToolCall | None:
     """
     if not item.call_id or not item.type.endswith("_call"):
         return None
-    done = item.action or item.operation
-    arguments = item.arguments or item.input or (json_bytes.text_of(done) if done else "")
-    return ToolCall(item.call_id, item.name or item.type.removesuffix("_call"), arguments, complete=True)
+    return ToolCall(item.call_id, item.name or item.type.removesuffix("_call"), _arguments(item), complete=True)
+
+
+def _arguments(item: _Item) -> str:
+    for told in map(json_bytes.text_of, (item.arguments, item.input, item.action, item.operation)):
+        if told.startswith('"'):
+            return json_bytes.decode(_text, told.encode())
+        if told != "null":
+            return told
+    return ""
 
 
 def _thoughts(item: _Item) -> list[Thought]:
@@ -157,10 +183,13 @@ def _thoughts(item: _Item) -> list[Thought]:
     return []
 
 
-def _add(item: _Item, turn: Turn) -> None:
-    if call := _call(item):
-        turn.tool_calls.append(call)
-    turn.thoughts.extend(_thoughts(item))
+def _add(told: msgspec.Raw, turn: Turn) -> None:
+    """Read an item. There are many kinds, and one that is not as expected must not hide what else the answer shows."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        item = json_bytes.decode(_item, bytes(told))
+        if call := _call(item):
+            turn.tool_calls.append(call)
+        turn.thoughts.extend(_thoughts(item))
 
 
 def _end(response: _Response, turn: Turn) -> None:
@@ -189,20 +218,30 @@ class ResponseDocument(DocumentReader):
             _add(item, self.turn)
 
 
-class ResponseStream(StreamReader[_Event]):
+class ResponseStream(StreamReader[Event]):
     """A response in events. Items count once they are done; usage comes with the end, whichever it is."""
 
     def __init__(self) -> None:
         super().__init__(_event)
-        self.last_number = -1
+        self._last_number = -1
         self._items = 0
 
-    def _read(self, event: _Event) -> None:
+    @property
+    def last_number(self) -> int:
+        """The highest sequence number that the client has seen; -1 for none."""
+        return self._last_number
+
+    @property
+    def shown_id(self) -> str | None:
+        """The id of the response that the client has seen."""
+        return self.turn.response_id
+
+    def _read(self, event: Event) -> None:
         kind, turn = event.type, self.turn
-        self.last_number = max(self.last_number, event.sequence_number)
+        self._last_number = max(self._last_number, event.sequence_number)
         if kind == "response.output_item.done":
             self._items += 1
-            _add(json_bytes.decode(_item, bytes(event.item)), turn)
+            _add(event.item, turn)
         elif kind in ("response.created", "response.in_progress", "response.queued"):
             turn.response_id = json_bytes.decode(_id, bytes(event.response)).id or turn.response_id
         elif kind in ("response.completed", "response.incomplete", "response.failed"):

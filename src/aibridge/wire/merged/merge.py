@@ -21,10 +21,10 @@ class Answered(NamedTuple):
 class Merge(ABC):
     """The turns of one interception on their way to becoming one message.
 
-    For each turn, its answer is read with a reader made here, which passes on what the client may see at once and holds
-    back the rest: the calls of injected tools, and, where there are such, the end of the turn. Those calls are then in
-    `waiting`. Once they are run, `add_results` keeps them; then either `goes_on`, and `body` is the next turn's request,
-    or the client has calls of its own to run, and `end` is what it gets.
+    For each turn, its answer is read with a reader made here, which passes on what the client may see at once and
+    holds back the rest: the calls of injected tools, and, where there are such, the end of the turn. Those calls are
+    then in `waiting`. Once they are run, `add_results` keeps them; then either `goes_on`, and `body` is the next turn's
+    request, or the client has calls of its own to run, and `end` is what it gets.
     """
 
     history: str

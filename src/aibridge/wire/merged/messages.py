@@ -94,6 +94,10 @@ class MergedMessage(Merge):
         """The end of the message."""
         return b"".join(self.held)
 
+    def end_without_calls(self, data: bytes) -> bytes:
+        """The JSON object that names the stop reason, where none of the calls it stands for is shown to the client."""
+        return json_bytes.set_member(data, "stop_reason", b'"end_turn"') if self.goes_on else data
+
     def keep_alive(self) -> bytes:
         """A `ping`."""
         return Messages.keep_alive
@@ -167,7 +171,7 @@ class _Document(MessageDocument):
             text = json_bytes.set_member(text, "usage", json_bytes.encode(merge.usage()))
             text = json_bytes.set_member(text, "id", json_bytes.encode(merge.id))
         if merge.waiting:
-            merge.held = [text]
+            merge.held = [merge.end_without_calls(text)]
         else:
             self._passed = text
 
@@ -197,6 +201,7 @@ class _Stream(MessageStream):
         self._numbers: dict[int, int] = {}  # a block's index to the client, by that of the provider
         self._building: dict[int, dict[str, Any]] = {}
         self._pieces: dict[int, list[str]] = {}
+        self._delta: bytes | None = None
         merge.held = []
 
     def feed(self, data: bytes) -> bytes:
@@ -232,10 +237,9 @@ class _Stream(MessageStream):
             self._passed = b"" if merge.started else self._event
             merge.started = True
         elif kind == "message_delta":
-            self._end_turn(event)
-        elif kind == "message_stop" and merge.waiting:
-            merge.held.append(self._event)
-            self._passed = b""
+            self._delta, self._passed = self._event, b""  # what it must say is known at the end of the turn
+        elif kind == "message_stop":
+            self._end_turn()
 
     def _add(self, index: int) -> None:
         """Put together the block that goes back to the provider: it must be what the provider said."""
@@ -260,15 +264,19 @@ class _Stream(MessageStream):
             data = json_bytes.set_member(sse.data_of(self._event), "index", str(number).encode())
             self._passed = sse.write(data, event.type)
 
-    def _end_turn(self, event: Event) -> None:
-        merge = self._merge
-        merge.took(self.turn.tool_calls, _assistant([*self._blocks()]), self._usage)
-        if merge.turns > 1:
-            usage = json_bytes.encode(merge.usage())
-            self._passed = sse.write(json_bytes.set_member(sse.data_of(self._event), "usage", usage), event.type)
+    def _end_turn(self) -> None:
+        merge, delta = self._merge, self._delta or b""
+        merge.took(self.turn.tool_calls, _assistant(self._blocks()), self._usage)
+        if delta and (merge.turns > 1 or merge.waiting):
+            data = sse.data_of(delta)
+            begin, end = json_bytes.member_spans(data)["delta"]
+            data = data[:begin] + merge.end_without_calls(data[begin:end]) + data[end:]
+            delta = sse.write(json_bytes.set_member(data, "usage", json_bytes.encode(merge.usage())), "message_delta")
         if merge.waiting:
-            merge.held.append(self._passed)
+            merge.held = [delta, self._event]
             self._passed = b""
+        else:
+            self._passed = delta + self._event
 
     def _blocks(self) -> Sequence[bytes]:
         found = []

@@ -1,0 +1,176 @@
+"""The HTTP client of one MCP session: it bounds and isolates what the transport over it does not.
+
+In the transport of the `mcp` package a call that was cancelled keeps its request open until the server answers it,
+a broken connection of one call ends the session with all others, and an answer may be of any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx2
+import msgspec
+
+from aibridge.wire import json_bytes
+
+SESSION_ENDED = -32901
+"""The code of the error that stands for an answer 404: the server has forgotten the session."""
+NOT_REACHED = -32902
+"""The code of the error that stands for a broken connection; the message is the name of the fault."""
+
+_NOTIFICATION_LIMIT = 5.0
+_GOODBYE_LIMIT = 2.0
+"""Seconds that a server may take to take note of something."""
+
+
+class _Message(msgspec.Struct):
+    """What has to be known of an outgoing JSON-RPC message."""
+
+    method: str = ""
+    id: int | str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Message)
+
+
+class SessionClient(httpx2.AsyncClient):
+    """Sends the requests of one session.
+
+    `max_answer_size` bounds an answer that is no event stream, in bytes. `on_session_end` is called when the server
+    says that it does not know the session (any more), for which the specification wants a new one
+    (https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management).
+    """
+
+    def __init__(self, max_answer_size: int, on_session_end: Callable[[], None], **options: Any) -> None:
+        super().__init__(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20), **options)
+        self._max_answer_size = max_answer_size
+        self._on_session_end = on_session_end
+        self._calls: dict[int | str, _Call] = {}
+        self.refused_with: int | None = None
+        """The status of the last answer, where it was an error."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request; a tool call that fails on the way gets an error as its answer, and no exception."""
+        message = _decoder.decode(request.content) if request.method == "POST" and _is_json(request) else _Message()
+        self._be_patient(request, message)
+        if message.method != "tools/call" or message.id is None:
+            return await self._send(request, message, options)
+        call = self._calls[message.id] = _Call(partial(self._calls.pop, message.id, None))
+        response = None
+        try:
+            with call.may_be_abandoned():
+                response = await self._send(request, message, options)
+        except httpx2.TransportError as fault:
+            response = _error(request, message, NOT_REACHED, type(fault).__name__)
+        finally:
+            if response is None or response.is_closed:
+                call.end()
+        if response is None:
+            return httpx2.Response(202, request=request)
+        if not response.is_closed:
+            response.stream = call.relay(response.stream)
+        return response
+
+    def abandon(self, request_id: int | str) -> None:
+        """Close the connection that waits for the answer to a call, if there is one."""
+        if call := self._calls.get(request_id):
+            call.abandon()
+
+    async def _send(self, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
+        response = await super().send(request, **options)
+        self.refused_with = response.status_code if response.status_code >= 400 else None
+        if response.status_code == 404 and "mcp-session-id" in request.headers:
+            await response.aclose()
+            self._on_session_end()
+            return _error(request, message, SESSION_ENDED, "the session has ended")
+        if message.id is not None and _is_json(response):
+            return await self._read(response, request, message)
+        return response
+
+    async def _read(self, response: httpx2.Response, request: httpx2.Request, message: _Message) -> httpx2.Response:
+        """The same answer with its body read, unless that is too large."""
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self._max_answer_size:
+                await response.aclose()
+                told = f"the answer is larger than {self._max_answer_size} bytes"
+                return _error(request, message, -32603, told)
+        headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+
+    def _be_patient(self, request: httpx2.Request, message: _Message) -> None:
+        """How long the server may be silent: as long as it likes on a stream and in a call, which ends otherwise."""
+        timeout = request.extensions["timeout"]
+        if request.method == "GET" or message.method == "tools/call":
+            timeout["read"] = None
+        elif request.method == "DELETE":
+            request.extensions["timeout"] = dict.fromkeys(timeout, _GOODBYE_LIMIT)
+        elif message.method.startswith("notifications/"):
+            timeout["read"] = _NOTIFICATION_LIMIT
+
+
+class _Call:
+    """The request of one tool call, which may be abandoned at any time."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self.end = end
+        self._abandoned = False
+        self._waiting: anyio.CancelScope | None = None
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        if self._waiting:
+            self._waiting.cancel()
+
+    def may_be_abandoned(self) -> anyio.CancelScope:
+        """A scope to wait in; it is left early when the call is abandoned."""
+        self._waiting = anyio.CancelScope()
+        if self._abandoned:
+            self._waiting.cancel()
+        return self._waiting
+
+    def relay(self, stream: Any) -> _Relayed:
+        return _Relayed(stream, self)
+
+
+class _Relayed(httpx2.AsyncByteStream):
+    """The body of an answer, until its end or until the call is abandoned."""
+
+    def __init__(self, stream: Any, call: _Call) -> None:
+        self._stream = stream
+        self._call = call
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = aiter(self._stream)
+        while True:
+            chunk = None
+            with self._call.may_be_abandoned() as waiting:
+                chunk = await anext(chunks, None)
+            if waiting.cancelled_caught:
+                yield _ABANDONED
+            if chunk is None:
+                return
+            yield chunk
+
+    async def aclose(self) -> None:
+        self._call.end()
+        await self._stream.aclose()
+
+
+# An answer that nobody waits for any more, so that the transport does not try to resume the stream.
+_ABANDONED = b'\n\nevent: message\ndata: {"jsonrpc":"2.0","id":0,"error":{"code":-32800,"message":"abandoned"}}\n\n'
+
+
+def _is_json(message: httpx2.Request | httpx2.Response) -> bool:
+    return str(message.headers.get("content-type", "")).lower().startswith("application/json")
+
+
+def _error(request: httpx2.Request, message: _Message, code: int, text: str) -> httpx2.Response:
+    """An answer that the transport understands, for a request without a usable one."""
+    error = {"jsonrpc": "2.0", "id": message.id, "error": {"code": code, "message": text}}
+    headers = {"content-type": "application/json"}
+    return httpx2.Response(200, headers=headers, content=json_bytes.encode(error), request=request)

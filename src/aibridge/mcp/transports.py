@@ -1,0 +1,99 @@
+"""Reaching a server: streamable HTTP, HTTP+SSE, or a program's standard input and output."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx2
+from mcp.client._transport import TransportStreams
+from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+from aibridge.mcp.config import ServerConfig
+from aibridge.mcp.http import SessionClient
+from aibridge.mcp.oauth import authorization
+from aibridge.mcp.tapped import TappedReadStream, TappedWriteStream
+
+# These libraries log messages, session ids and whole URLs; what an operator needs to know is logged here instead.
+for _name in ("mcp", "client", "httpx2", "httpcore2"):
+    if logging.getLogger(_name).level == logging.NOTSET:
+        logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+_SILENCE = 3600.0
+"""Seconds without an event after which an SSE connection is taken for dead."""
+
+
+class Channel:
+    """One way to one server, for one session.
+
+    `max_answer_size` is in bytes and `patience`, for all but calls and streams, in seconds. `on_end` is called when
+    nothing more can come from the server.
+    """
+
+    def __init__(
+        self, config: ServerConfig, *, max_answer_size: int, patience: float, on_end: Callable[[], None]
+    ) -> None:
+        self._config = config
+        self._max_answer_size = max_answer_size
+        self._patience = patience
+        self._on_end = on_end
+        self._http: SessionClient | None = None
+
+    @property
+    def refused_with(self) -> int | None:
+        """The HTTP status of the server's last answer, where it was an error."""
+        return self._http.refused_with if self._http else None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[TransportStreams]:
+        """The streams of messages, in the form that `mcp.Client` takes."""
+        async with AsyncExitStack() as stack:
+            read, write = await self._connect(stack)
+            yield TappedReadStream(read, self._on_end), TappedWriteStream(write, self._abandon)
+
+    async def _connect(self, stack: AsyncExitStack) -> TransportStreams:
+        config = self._config
+        if config.command:
+            program, *arguments = config.command
+            parameters = StdioServerParameters(command=program, args=arguments, env=dict(config.environment))
+            return await stack.enter_async_context(stdio_client(parameters, stack.enter_context(_nowhere())))
+        assert config.url
+        if config.transport == "sse":
+            return await stack.enter_async_context(
+                sse_client(
+                    config.url,
+                    headers=dict(config.headers),
+                    timeout=self._patience,
+                    sse_read_timeout=_SILENCE,
+                    httpx_client_factory=self._client,
+                    auth=authorization(config),
+                )
+            )
+        client = self._client(config.headers, httpx2.Timeout(self._patience), authorization(config))
+        await stack.enter_async_context(client)
+        return await stack.enter_async_context(
+            streamable_http_client(config.url, http_client=client, max_sse_event_size=self._max_answer_size)
+        )
+
+    def _client(
+        self, headers: Mapping[str, str] | None = None, timeout: Any = None, auth: httpx2.Auth | None = None
+    ) -> SessionClient:
+        self._http = SessionClient(
+            self._max_answer_size, self._on_end, headers={**(headers or {})}, timeout=timeout, auth=auth
+        )
+        return self._http
+
+    def _abandon(self, request_id: Any) -> None:
+        if self._http:
+            self._http.abandon(request_id)
+
+
+def _nowhere() -> TextIO:
+    """For a server's standard error, which may hold contents and secrets."""
+    return Path(os.devnull).open("w")

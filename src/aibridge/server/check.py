@@ -1,0 +1,174 @@
+"""Whether a gateway could work with its settings: whether it can record, and each provider answers and knows its key.
+
+Nothing is asked that costs tokens: a provider lists its models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import ssl
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import click
+
+from aibridge.errors import Fault
+from aibridge.providers import AnthropicProvider, Provider
+from aibridge.server.gateway import provider_of
+from aibridge.server.settings import Provider as ProviderSettings
+from aibridge.server.settings import Settings, Storage
+from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
+
+_LIMITS = TimeLimits(connect=5.0, first_byte=10.0)
+"""Somebody is waiting for the outcome."""
+
+_ANTHROPIC_VERSION = ("anthropic-version", "2023-06-01")  # without one, every request is refused
+
+_COLORS = {"ok": "green", "note": "yellow", "FAIL": "red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `told` names no secret, and where it is a failure, also the remedy."""
+
+    verdict: Literal["ok", "note", "FAIL"]
+    about: str
+    told: str
+
+
+def check(settings: Settings) -> int:
+    """Look at all that the gateway needs, and print what was found: the exit status, 1 where anything fails."""
+    findings = [_journal(settings.storage), _database(settings.storage), *asyncio.run(_providers(settings.providers))]
+    for finding in findings:
+        verdict = click.style(f"{finding.verdict:<4}", fg=_COLORS[finding.verdict])
+        click.echo(f"{verdict}  {finding.about:<12}  {finding.told}")
+    return 1 if any(finding.verdict == "FAIL" for finding in findings) else 0
+
+
+def _journal(storage: Storage) -> Finding:
+    folder = storage.journal_dir
+    if not folder.exists():
+        return _to_be_made("journal", folder, "storage.journal_dir")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b" " * 4096)
+            file.flush()
+    except OSError as error:
+        return Finding(
+            "FAIL",
+            "journal",
+            f"{folder} can not be written ({error.strerror}): give it to the gateway's user and see that its disk has "
+            "room, or set storage.journal_dir to another folder",
+        )
+    return Finding("ok", "journal", f"{folder} can be written")
+
+
+def _database(storage: Storage) -> Finding:
+    path = storage.path
+    if not path.exists():
+        return _to_be_made("database", path, "storage.url")
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")  # what a writer does first; a running gateway only waits a moment
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            database.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return Finding(
+            "FAIL",
+            "database",
+            f"{path} can not be used ({error}): see that it is a SQLite database, that the gateway's user may write it "
+            "and its folder, and that no other program keeps it locked, or set storage.url to another one",
+        )
+    return Finding("ok", "database", f"{path} can be written" + ("" if tables else "; it is empty"))
+
+
+def _to_be_made(about: str, path: Path, setting: str) -> Finding:
+    """What is found where there is nothing yet: the gateway makes it, if it may."""
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if about == "database" and existing != path.absolute().parent:
+        return Finding("FAIL", about, f"the folder of {path} does not exist: make it, or change {setting}")
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        remedy = f"give it to the gateway's user, or change {setting}"
+        return Finding("FAIL", about, f"{path} can not be made, for {existing} is not writable: {remedy}")
+    return Finding("ok", about, f"{path} will be made at the start")
+
+
+async def _providers(providers: tuple[ProviderSettings, ...]) -> list[Finding]:
+    if not providers:
+        remedy = "write a [[providers]] table, or set ANTHROPIC_API_KEY or OPENAI_API_KEY"
+        return [Finding("FAIL", "providers", f"none is configured: {remedy}")]
+    upstream = Upstream(_LIMITS)
+    try:
+        return list(await asyncio.gather(*(_provider(each, upstream) for each in providers)))
+    finally:
+        await upstream.aclose()
+
+
+async def _provider(settings: ProviderSettings, upstream: Upstream) -> Finding:
+    """Ask a provider for its models, the way the gateway would."""
+    provider = provider_of(settings)
+    headers = [("accept", "application/json"), ("user-agent", "aibridge")]
+    if isinstance(provider, AnthropicProvider):
+        headers.append(_ANTHROPIC_VERSION)
+    if credential := provider.credential({}).header:
+        headers.append(credential)
+    models = next(path for path in provider.passthrough if path.endswith("/models"))
+    asking = UpstreamRequest(provider.name, "GET", provider.upstream_url(models), headers, b"")
+    try:
+        answer = await upstream.send(asking)
+    except Fault as fault:
+        return Finding("FAIL", provider.name, f"{provider.base_url}: {fault.message}; {_remedy(fault)}")
+    try:
+        location = answer.header("Location")
+    finally:
+        answer.close()
+    verdict, told = _told(settings, provider, answer.status, location)
+    return Finding(verdict, provider.name, f"{provider.base_url}: {', '.join([_connection(provider), *told])}")
+
+
+def _connection(provider: Provider) -> str:
+    return "reachable with TLS" if provider.base_url.startswith("https:") else "reachable without TLS"
+
+
+def _told(
+    settings: ProviderSettings, provider: Provider, status: int, location: str
+) -> tuple[Literal["ok", "note", "FAIL"], list[str]]:
+    """What a status says of the provider and the key that it was shown."""
+    key = f"the variable {settings.api_key_env}" if settings.api_key_env else "its api_key"
+    if 300 <= status < 400:
+        target = urlsplit(location)
+        where = f"{target.scheme}://{target.hostname}" if target.hostname else "elsewhere"
+        return "FAIL", [f"but it redirects to {where}, and the gateway follows no redirects: set its base_url to that"]
+    if status >= 500:
+        return "FAIL", [f"but it answers {status}: try again later, and see its status page"]
+    if provider.api_key:
+        if status in (401, 403):
+            return "FAIL", [f"credential refused ({status}): put a valid key into {key}"]
+        if status < 300:
+            return "ok", ["credential accepted"]
+    elif settings.byok or settings.type == "copilot":
+        if status in (401, 403) or status < 300:
+            return "ok", ["no credential configured: clients bring theirs"]
+    else:
+        return "FAIL", ["no credential configured, and byok = false drops what clients bring: set api_key_env"]
+    return "note", [f"but it answers {status} where models are listed, so the credential is untested: see its base_url"]
+
+
+def _remedy(fault: Fault) -> str:
+    """What to do where a provider was not reached."""
+    match fault.__cause__:
+        case aiohttp.ClientConnectorCertificateError(
+            certificate_error=ssl.SSLCertVerificationError(verify_message=why)
+        ):
+            return f"{why}: where it is of an authority of your own, name that: SSL_CERT_FILE=/path/to/ca.pem"
+        case aiohttp.ClientSSLError():
+            return "see that its base_url is one of https, and that nothing on the way changes the connection"
+        case _:
+            return "see its base_url, and the name service and the firewall of this machine"

@@ -1,0 +1,48 @@
+"""What is sent upstream, and who follows how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aibridge.errors import Fault
+
+Headers = Sequence[tuple[str, str]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What is sent upstream. `provider` is the provider's name, and is told in faults."""
+
+    provider: str
+    method: str
+    url: str
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    max_retries: int = 0
+    exchange_id: str = ""
+    """Of the interception; a dump's files are named after it."""
+    endpoint: str = ""
+    """The path below the provider's prefix, such as `/v1/messages`."""
+    model: str | None = None
+    """The model that is asked for; None on a passthrough route, which no circuit breaker guards."""
+    turn: int = 1
+    """Which request of its interception this is."""
+
+
+class Follower(Protocol):
+    """Is told how one exchange with a provider goes: a circuit breaker, a dump. Its methods do not raise."""
+
+    def answered(self, status: int, reason: str, headers: RawHeaders) -> None:
+        """The head of the answer is there; attempts that were repeated are not told."""
+
+    def received(self, data: bytes) -> None:
+        """A piece of the answer's body is there."""
+
+    def failed(self, fault: Fault) -> None:
+        """No answer came, or it broke off."""
+
+    def ended(self, *, whole: bool) -> None:
+        """The exchange is over, in whatever way; `whole` if all of the answer was read. Nothing is told after it."""

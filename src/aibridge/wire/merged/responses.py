@@ -1,0 +1,286 @@
+"""Merging the turns of OpenAI Responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from aibridge.wire import json_bytes, sse
+from aibridge.wire.dialect import Reader, Request
+from aibridge.wire.merged.merge import Answered, Merge
+from aibridge.wire.merged.results import note_of, text_of
+from aibridge.wire.responses import Event, ResponseDocument, ResponseStream
+from aibridge.wire.tools import ImagePart, OfferedTool, ToolResult
+
+
+class _Tool(msgspec.Struct):
+    name: str | None = None
+
+
+class _Item(msgspec.Struct):
+    type: str = ""
+    name: str | None = None
+    tools: list[_Tool] | None = None
+    encrypted_content: str | None = None
+
+
+class _Members(msgspec.Struct):
+    input: str | list[_Item] = []
+    tools: list[_Tool] | None = None
+    tool_choice: Any = None
+    background: Any = None
+    conversation: Any = None
+    store: bool | None = None
+
+
+class _Output(msgspec.Struct):
+    output: list[msgspec.Raw] = []
+    usage: dict[str, Any] | None = None
+
+
+_members = msgspec.json.Decoder(_Members)
+_item = msgspec.json.Decoder(_Item)
+_output = msgspec.json.Decoder(_Output)
+
+
+def may_offer(body: bytes) -> bool:
+    """The request does not forbid tools, and is answered at once."""
+    try:
+        members = json_bytes.decode(_members, body)
+    except msgspec.DecodeError:
+        return False
+    choice = members.tool_choice
+    restricted = choice == "none" or (isinstance(choice, dict) and choice.get("type") == "allowed_tools")
+    return not restricted and members.background is not True
+
+
+@lru_cache(maxsize=16)
+def _fragment(tools: tuple[OfferedTool, ...]) -> bytes:
+    """The tools as elements of a request's `tools`. `strict` would forbid most schemas."""
+    return b",".join(
+        b'{"type":"function","name":%b,"description":%b,"parameters":%b,"strict":false}'
+        % (json_bytes.encode(tool.name), json_bytes.encode(tool.description), tool.input_schema)
+        for tool in tools
+    )
+
+
+class MergedResponse(Merge):
+    """One response: its events carry the first turn's id, its end the last one's, for that can be gone on from."""
+
+    history = "input"
+
+    def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
+        super().__init__(request, tools)
+        members = json_bytes.decode(_members, request.body)
+        self._has_conversation = members.conversation is not None
+        self._stores = members.store is not False
+        self.id: str | None = None
+        self.next_number: int | None = None
+        self.items = 0
+        """How many output items the client has seen begin."""
+        self.visible: list[bytes] = []
+        self.held = b""
+
+    def stream_reader(self) -> Reader:
+        """A reader for the next turn's answer in server-sent events."""
+        return _StreamReader(self)
+
+    def document_reader(self) -> Reader:
+        """A reader for the next turn's answer in one JSON document."""
+        return _DocumentReader(self)
+
+    def end(self) -> bytes:
+        """The end of the response."""
+        return self.numbered(self.held) if self.held.startswith((b"event:", b"data:")) else self.held
+
+    def keep_alive(self) -> bytes:
+        """An event `keepalive` with a number of its own."""
+        return self.numbered(sse.write(b'{"type":"keepalive","sequence_number":0}', "keepalive"))
+
+    def numbered(self, event: bytes, number: int = -1) -> bytes:
+        """An event with the next sequence number in place of `number`."""
+        if self.next_number is None:
+            self.next_number = max(number, 0)
+        due, self.next_number = self.next_number, self.next_number + 1
+        if number == due:
+            return event
+        data = sse.data_of(event)
+        name = event.partition(b"\n")[0].removeprefix(b"event:").strip().decode() if event[:6] == b"event:" else None
+        return sse.write(json_bytes.set_member(data, "sequence_number", str(due).encode()), name)
+
+    def took_output(self, response: bytes, calls: Sequence[Any], output: list[bytes]) -> bytes:
+        """A turn has come to its end; the final response as the client may see it."""
+        told = json_bytes.decode(_output, response)
+        kinds = [(item, json_bytes.decode(_item, item)) for item in output]
+        hidden = {item for item, kind in kinds if kind.type == "function_call" and kind.name in self.names}
+        said = [
+            item
+            for item, kind in kinds
+            if self._stores or kind.type != "reasoning" or kind.encrypted_content  # else nobody knows it any more
+        ]
+        self.visible += [item for item in output if item not in hidden]
+        self.took(calls, [] if self._has_conversation else said, told.usage)
+        if self.turns > 1 or hidden:
+            response = json_bytes.set_member(response, "output", b"[%b]" % b",".join(self.visible))
+            response = json_bytes.set_member(response, "usage", json_bytes.encode(self.usage() or None))
+        return response
+
+    def _names_taken(self, body: bytes) -> frozenset[str]:
+        members = json_bytes.decode(_members, body)
+        items = members.input if isinstance(members.input, list) else []
+        inner = [tool for item in items for tool in item.tools or ()]
+        return frozenset(tool.name for tool in [*(members.tools or ()), *inner] if tool.name)
+
+    def _with_tools(self, body: bytes) -> bytes:
+        """After the client's own, whose prefix the provider then still finds in its cache."""
+        span = json_bytes.member_spans(body).get("tools")
+        own = body[slice(*span)] if span else b"[]"
+        offered = json_bytes.insert_last(own if own.startswith(b"[") else b"[]", _fragment(tuple(self.tools)))
+        return json_bytes.set_member(body, "tools", offered)
+
+    def _with_history(self, body: bytes, elements: bytes) -> bytes:
+        begin, end = json_bytes.member_spans(body)["input"]
+        given = body[begin:end]
+        if self._has_conversation:  # the provider keeps what was asked and said
+            given = b"[]"
+        elif not given.startswith(b"["):
+            given = b'[{"role":"user","content":%b}]' % given
+        return body[:begin] + json_bytes.insert_last(given, elements) + body[end:]
+
+    def _results(self, answered: Sequence[Answered]) -> list[bytes]:
+        return [result_item(call.id, result) for call, result in answered]
+
+
+def result_item(call_id: str, result: ToolResult) -> bytes:
+    """A `function_call_output` item."""
+    output: Any = text_of(result)
+    if any(isinstance(part, ImagePart) for part in result.parts):
+        output = [
+            {"type": "input_image", "image_url": f"data:{part.mime_type};base64,{part.data}"}
+            if isinstance(part, ImagePart)
+            else {"type": "input_text", "text": note_of(part)}
+            for part in result.parts
+        ]
+    return json_bytes.encode({"type": "function_call_output", "call_id": call_id, "output": output})
+
+
+class _DocumentReader(ResponseDocument):
+    """A turn's document is held until it is known whether it is the last."""
+
+    rewrites = True
+
+    def __init__(self, merge: MergedResponse) -> None:
+        super().__init__()
+        self._merge = merge
+        self._passed = b""
+
+    def feed(self, data: bytes) -> bytes:
+        super().feed(data)
+        return b""
+
+    def close(self) -> bytes:
+        super().close()
+        return self._passed
+
+    def _read(self, text: bytes) -> None:
+        super()._read(text)
+        self._passed = text
+        if not self.turn.complete:
+            return
+        output = [bytes(item) for item in json_bytes.decode(_output, text).output]
+        merged = self._merge.took_output(text, self.turn.tool_calls, output)
+        if self._merge.waiting:
+            self._merge.held, self._passed = merged, b""
+        else:
+            self._passed = merged
+
+
+class _StreamReader(ResponseStream):
+    """A turn's events: those of hidden items are held back, the others numbered on."""
+
+    rewrites = True
+    between_events = True
+
+    def __init__(self, merge: MergedResponse) -> None:
+        super().__init__()
+        self._merge = merge
+        self._places: dict[int, int | None] = {}  # an item's index to the client, by that of the provider
+        self._output: list[bytes] = []
+
+    @property
+    def last_number(self) -> int:
+        """The highest sequence number that the client has seen."""
+        return (self._merge.next_number or 0) - 1
+
+    @property
+    def shown_id(self) -> str | None:
+        """The first turn's."""
+        return self._merge.id
+
+    def feed(self, data: bytes) -> bytes:
+        return b"".join([self._pass(event) for event in self._splitter.feed(data)])
+
+    def close(self) -> bytes:
+        rest = self._splitter.rest()
+        passed = self._pass(rest) if rest else b""
+        self._finish()
+        return passed
+
+    def _pass(self, event: bytes) -> bytes:
+        self._event, self._passed = event, event
+        self._take(event)
+        return self._passed
+
+    def _read(self, event: Event) -> None:
+        super()._read(event)
+        merge, kind = self._merge, event.type
+        if kind in ("response.created", "response.in_progress", "response.queued"):
+            merge.id = merge.id or self.turn.response_id
+            self._passed = b"" if merge.turns else self._numbered(self._event, event)
+        elif kind in ("response.completed", "response.incomplete", "response.failed"):
+            self._end_turn(event)
+        elif event.output_index >= 0:
+            self._pass_item(event)
+        else:
+            self._passed = self._numbered(self._event, event)
+
+    def _pass_item(self, event: Event) -> None:
+        merge, index = self._merge, event.output_index
+        if index not in self._places:
+            item = json_bytes.decode(_item, bytes(event.item))
+            hidden = item.type == "function_call" and item.name in merge.names
+            self._places[index] = None if hidden else merge.items
+            merge.items += not hidden
+        if event.type == "response.output_item.done":
+            self._output.append(bytes(event.item))
+        place = self._places[index]
+        if place is None:
+            self._passed = b""
+            return
+        passed = self._event
+        if place != index:
+            data = json_bytes.set_member(sse.data_of(passed), "output_index", str(place).encode())
+            passed = sse.write(data, event.type)
+        self._passed = self._numbered(passed, event)
+
+    def _end_turn(self, event: Event) -> None:
+        merge, passed = self._merge, self._event
+        if event.type != "response.failed":
+            response = bytes(event.response)
+            merged = merge.took_output(response, self.turn.tool_calls, self._output or _items_of(response))
+            if merged != response:
+                passed = sse.write(json_bytes.set_member(sse.data_of(passed), "response", merged), event.type)
+        if merge.waiting:
+            merge.held, self._passed = passed, b""
+        else:
+            self._passed = self._numbered(passed, event)
+
+    def _numbered(self, event: bytes, told: Event) -> bytes:
+        return self._merge.numbered(event, told.sequence_number) if told.sequence_number >= 0 else event
+
+
+def _items_of(response: bytes) -> list[bytes]:
+    return [bytes(item) for item in json_bytes.decode(_output, response).output]
