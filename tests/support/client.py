@@ -21,10 +21,17 @@ class Answer:
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytes = b""
+    pieces: list[bytes] = field(default_factory=list)
     complete: bool = False
     """It came to the end that HTTP demands, not just to the end of the connection."""
     connection: asyncio.StreamReader = field(repr=False, default_factory=asyncio.StreamReader)
+
+    @property
+    def body(self) -> bytes:
+        """What came of the body so far."""
+        if len(self.pieces) > 1:
+            self.pieces[:] = [b"".join(self.pieces)]
+        return self.pieces[0] if self.pieces else b""
 
     def all(self, name: str) -> list[str]:
         """The values of a header."""
@@ -61,11 +68,12 @@ class Answer:
                 piece = await self.connection.readexactly(wanted)
                 self.complete = True
         except asyncio.IncompleteReadError as cut:
-            self.body += cut.partial if not self.header("Transfer-Encoding") else b""
+            if not self.header("Transfer-Encoding"):
+                self.pieces.append(cut.partial)
             return False
         except ConnectionError:
             return False
-        self.body += piece
+        self.pieces.append(piece)
         return not self.complete
 
     async def until(self, wanted: bytes) -> None:
@@ -107,7 +115,7 @@ async def said(url: str, request: bytes, *, of_head: bool = False) -> AsyncItera
                 text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status_line, *lines = text.removesuffix("\r\n\r\n").split("\r\n")
             headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-            yield Answer(int(status_line.split(" ")[1]), headers, b"", of_head, reader)
+            yield Answer(int(status_line.split(" ")[1]), headers, [], of_head, reader)
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)

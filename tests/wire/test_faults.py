@@ -52,9 +52,8 @@ def test_of_members_with_one_name_the_last_one_counts(dialect: Dialect) -> None:
 
 @every_dialect
 def test_half_characters_of_a_request_stand_in_nobodys_way(dialect: Dialect) -> None:
-    request = dialect.parse(
-        b'{"messages":[{"role":"user","content":"\\udc00 Hi"}],"model":"m\\ud83d","metadata":1,"input":1}'
-    )
+    messages = b'[{"role":"user","content":"\\udc00 Hi"}]'
+    request = dialect.parse(b'{"model":"m\\ud83d","messages":%s,"metadata":1,"input":1}' % messages)
     assert request.model == "m\ufffd"
     assert request.prompt == (None if dialect is RESPONSES else "\ufffd Hi")
 

@@ -48,14 +48,13 @@ def test_events_do_not_depend_on_how_the_stream_is_cut(stream: bytes, data: st.D
 
 def test_it_is_known_whether_an_event_was_begun() -> None:
     splitter = sse.EventSplitter()
-    splitter.feed(b"data: a\n\n")
-    assert splitter.between_events
-
-    splitter.feed(b"data: b")
-    assert not splitter.between_events
-
+    known = []
+    for piece in (b"data: a\n\n", b"data: b", b"\n\n", b"data: c"):
+        splitter.feed(piece)
+        known.append(splitter.between_events)
     splitter.rest()
-    assert not splitter.between_events, "the client has half an event, for ever"
+    known.append(splitter.between_events)
+    assert known == [True, False, True, False, False], "in the end, the client has half an event for ever"
 
 
 def test_an_event_without_an_end_is_given_up() -> None:

@@ -35,6 +35,7 @@ from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
 from aibridge.providers import Provider
+from aibridge.recording.memory import TurnMemory
 from aibridge.recording.recorder import Recorder
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy, Breakers
 from aibridge.upstream.dump import Dump
@@ -69,9 +70,10 @@ class RequestBridge:
     Connections upstream open at first use. Call `shutdown`, or leave `async with`, to end well; an ASGI host that
     speaks the lifespan protocol to the bridge does so by itself.
 
-    `toolbox` holds the tools that are injected, for at most `max_turns` turns of an interception. `time_limits` are for
-    upstreams; `max_body_size` is in bytes; `grace` is how many seconds exchanges may go on when
-    the host's lifespan ends.
+    `toolbox` holds the tools that are injected, for at most `max_turns` turns of an interception; `memory` keeps what
+    clients are not shown of such turns. `time_limits` are for upstreams; `breaker` says when one in trouble is left
+    alone (None for never); below `dump_dir`, whole exchanges are written for debugging. `max_body_size` is in bytes;
+    `grace` is how many seconds exchanges may go on when the host's lifespan ends.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class RequestBridge:
         metrics: Metrics | None = None,
         *,
         toolbox: Toolbox | None = None,
+        memory: TurnMemory | None = None,
         max_turns: int = MAX_TURNS,
         time_limits: TimeLimits | None = None,
         breaker: BreakerPolicy | None = DEFAULT_POLICY,
@@ -97,6 +100,7 @@ class RequestBridge:
             dump=Dump(dump_dir) if dump_dir else None,
         )
         self._toolbox = toolbox
+        self._memory = memory
         self._max_turns = max_turns
         self._max_body_size = max_body_size
         self._grace = grace
@@ -260,7 +264,9 @@ class RequestBridge:
             return None
         catalogue = self._toolbox.catalogue()
         merge = dialect.merge(request, catalogue.offers) if catalogue.tools else None
-        return ToolRun(merge, catalogue, self._toolbox, actor, facts, self._max_turns) if merge else None
+        if merge is None:
+            return None
+        return ToolRun(merge, catalogue, self._toolbox, self._memory, actor, facts, self._max_turns)
 
 
 def _url(scope: Scope, route: Route) -> str:

@@ -82,6 +82,7 @@ class Carrier:
         if tools is None:
             await self._take_turn(self._sending)
             return
+        await tools.recall()
         while True:
             turn = await self._take_turn(replace(self._sending, body=tools.begin_turn()))
             if not tools.merge.waiting:
@@ -166,6 +167,7 @@ class Carrier:
 
     async def _finish(self, tools: ToolRun) -> None:
         """The message ends with calls for the client, or at the last turn: send what was held back of its end."""
+        await tools.remember()
         await self._facts.end("completed", self._status or 200)
         if self._status is None and self._answer is not None:
             await self._begin(self._answer)
@@ -199,6 +201,8 @@ class Carrier:
         self._told = True
         await self._facts.turn(turn, cut=not turn.complete, injected=tools.merge.names if tools else ())
         if not (tools and tools.merge.waiting):
+            if tools and turn.complete:
+                await tools.remember()
             failed = turn.error is not None or status >= 400
             await self._facts.end("failed" if failed else "completed", status, turn.error)
 

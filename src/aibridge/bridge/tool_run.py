@@ -8,6 +8,7 @@ from time import perf_counter
 from aibridge.actor import Actor
 from aibridge.bridge.facts import Facts
 from aibridge.mcp.toolbox import Catalogue, Outcome, Toolbox
+from aibridge.recording.memory import TurnMemory
 from aibridge.wire.dialect import ToolCall, Turn
 from aibridge.wire.merged.merge import Answered, Merge
 from aibridge.wire.tools import ToolResult, failure
@@ -17,13 +18,31 @@ class ToolRun:
     """The inner loop's tools: which there are for this request, how often the model may ask, and running its calls."""
 
     def __init__(
-        self, merge: Merge, catalogue: Catalogue, toolbox: Toolbox, actor: Actor, facts: Facts, max_turns: int
+        self,
+        merge: Merge,
+        catalogue: Catalogue,
+        toolbox: Toolbox,
+        memory: TurnMemory | None,
+        actor: Actor,
+        facts: Facts,
+        max_turns: int,
     ) -> None:
         self.merge = merge
         self.goes_on = True
         """Another turn follows the calls that ran last."""
-        self._catalogue, self._toolbox, self._actor, self._facts = catalogue, toolbox, actor, facts
+        self._catalogue, self._toolbox, self._memory = catalogue, toolbox, memory
+        self._actor, self._facts = actor, facts
         self._turns_left = max_turns
+
+    async def recall(self) -> None:
+        """Put back into the request what its client was not shown of earlier messages."""
+        if self._memory and (keys := self.merge.keys()):
+            self.merge.restore(await self._memory.recall(self._actor.id, keys))
+
+    async def remember(self) -> None:
+        """The message is at its end: keep what the client is not shown of it."""
+        if self._memory and (hidden := self.merge.remembered()):
+            await self._memory.remember(self._actor.id, hidden.keys, hidden.hidden)
 
     def begin_turn(self) -> bytes:
         """The body of the next turn's request. In the last turn that there may be, no tool is offered."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import httpx2
 from mcp.client._transport import TransportStreams
 from mcp.client.sse import sse_client
-from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.http import SessionClient
 from aibridge.mcp.oauth import authorization
+from aibridge.mcp.program import program
 from aibridge.mcp.tapped import TappedReadStream, TappedWriteStream
 
 # These libraries log messages, session ids and whole URLs; what an operator needs to know is logged here instead.
@@ -60,9 +58,7 @@ class Channel:
     async def _connect(self, stack: AsyncExitStack) -> TransportStreams:
         config = self._config
         if config.command:
-            program, *arguments = config.command
-            parameters = StdioServerParameters(command=program, args=arguments, env=dict(config.environment))
-            return await stack.enter_async_context(stdio_client(parameters, stack.enter_context(_nowhere())))
+            return await stack.enter_async_context(program(config.command, config.environment, self._max_answer_size))
         assert config.url
         if config.transport == "sse":
             return await stack.enter_async_context(
@@ -92,8 +88,3 @@ class Channel:
     def _abandon(self, request_id: Any) -> None:
         if self._http:
             self._http.abandon(request_id)
-
-
-def _nowhere() -> TextIO:
-    """For a server's standard error, which may hold contents and secrets."""
-    return Path(os.devnull).open("w")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -13,11 +14,16 @@ from aibridge.observe import scrape
 from aibridge.observe.metrics import Metrics
 from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider, Provider
 from aibridge.recording.ledger import Ledger
+from aibridge.recording.memory import SQLiteTurnMemory
 from aibridge.recording.stores import store_for
 from aibridge.server.auth import authentication
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings
+from aibridge.upstream.breaker import BreakerPolicy
 from aibridge.upstream.upstream import TimeLimits
+
+if TYPE_CHECKING:
+    from aibridge.mcp.servers import ToolServers
 
 _log = logging.getLogger("aibridge.server")
 
@@ -34,17 +40,26 @@ class Gateway:
         self._ledger = Ledger(
             settings.storage.journal_dir, store_for(settings.storage.url), required=settings.storage.required
         )
-        upstream = settings.upstream
+        upstream, breaker = settings.upstream, settings.breaker
+        self._tool_servers = _tool_servers(settings)
+        self._memory = _memory(settings)
         self._bridge = RequestBridge(
             [provider_of(each) for each in settings.providers],
             self._ledger,
             Metrics(self._registry, namespace=settings.metrics.namespace),
+            toolbox=self._tool_servers,
+            memory=self._memory,
+            max_turns=settings.tools.max_turns,
             time_limits=TimeLimits(
                 connect=upstream.connect_timeout,
                 first_byte=upstream.first_byte_timeout,
                 idle=upstream.idle_timeout,
                 keep_alive=upstream.keepalive_interval,
             ),
+            breaker=BreakerPolicy(breaker.failures, breaker.reset, breaker.open, breaker.probes)
+            if breaker.enabled
+            else None,
+            dump_dir=upstream.dump_dir,
             max_body_size=settings.server.max_body_size,
         )
 
@@ -61,11 +76,19 @@ class Gateway:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._ledger.start()
+        if folder := self._settings.upstream.dump_dir:
+            _log.warning("every exchange is dumped to %s: prompts and answers in plain text, never deleted", folder)
         if problem := self._ledger.problem:
             _log.error("recording is not possible: %s", problem)
+        if self._tool_servers:
+            await self._tool_servers.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._bridge.shutdown(0)
+        if self._tool_servers:
+            await self._tool_servers.aclose()
+        if self._memory:
+            self._memory.close()
         await self._ledger.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -99,6 +122,36 @@ def provider_of(settings: ProviderSettings) -> Provider:
         send_actor_headers=settings.send_actor_headers,
         byok=settings.byok,
     )
+
+
+def _tool_servers(settings: Settings) -> ToolServers | None:
+    """The MCP servers; their packages are loaded only where there are any."""
+    if not settings.mcp_servers:
+        return None
+    from aibridge.mcp.config import ServerConfig
+    from aibridge.mcp.servers import ToolServers
+
+    configs = [
+        ServerConfig(
+            name=each.name,
+            url=each.url,
+            command=each.command,
+            headers={name: value.reveal() for name, value in each.headers.items()},
+            tool_allow=each.tool_allow,
+            tool_deny=each.tool_deny,
+        )
+        for each in settings.mcp_servers
+    ]
+    return ToolServers(
+        configs, call_timeout=settings.tools.call_timeout, max_result_size=settings.tools.max_result_size
+    )
+
+
+def _memory(settings: Settings) -> SQLiteTurnMemory | None:
+    """Where hidden turns are remembered, if they are."""
+    if not (settings.mcp_servers and settings.tools.remember):
+        return None
+    return SQLiteTurnMemory(settings.storage.path, lifetime=settings.tools.remember)
 
 
 async def _json(send: Send, status: int, body: dict[str, object]) -> None:

@@ -157,6 +157,18 @@ class MCPServer(Section, frozen=True, kw_only=True):
     headers: Annotated[dict[str, Secret], values.HEADERS] = {}
 
 
+class Tools(Section, frozen=True, kw_only=True):
+    """How the tools of MCP servers are used."""
+
+    max_turns: Annotated[int, whole_number(1, 1000)] = 10
+    """Requests upstream within one interception; in the last one no tool is offered."""
+    call_timeout: Annotated[float, duration(zero=False)] = 60.0
+    max_result_size: Annotated[int, values.SIZE] = 2**20
+    """Bytes of a tool's result that go to the model."""
+    remember: Annotated[float, duration(zero=True)] = 7 * 24 * 3600.0
+    """How long hidden calls and results are kept for later requests of their conversation; 0 keeps none."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set."""
 
@@ -167,6 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upstream: Upstream = Upstream()
     breaker: Breaker = Breaker()
     log: Log = Log()
+    tools: Tools = Tools()
     providers: tuple[Provider, ...] = ()
     mcp_servers: tuple[MCPServer, ...] = ()
 
@@ -231,6 +244,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "breaker": Breaker,
     "log": Log,
+    "tools": Tools,
 }
 _LISTS: dict[str, type[Section]] = {"providers": Provider, "mcp_servers": MCPServer}
 
@@ -274,6 +288,7 @@ class Loading:
             upstream=self._section("upstream", Upstream),
             breaker=self._section("breaker", Breaker),
             log=self._section("log", Log),
+            tools=self._section("tools", Tools),
             providers=self._providers(),
             mcp_servers=self._mcp_servers(),
         )

@@ -120,7 +120,7 @@ class Watcher(Protocol):
     """Is told what breakers do; the metrics are one."""
 
     def breaker_changed(self, provider: str, endpoint: str, model: str, state: float) -> None:
-        """A breaker is closed (0), half-open (0.5) or open (1) from now on; never told of one that was always closed."""
+        """A breaker is closed again (0), half-open (0.5) or open (1) from now on."""
 
     def breaker_rejected(self, provider: str, endpoint: str, model: str) -> None:
         """A request was refused."""
@@ -145,7 +145,7 @@ class Breakers:
 
         Raises `Fault` (BREAKER_OPEN), which says when to come again.
         """
-        breaker = self._breakers[key] = self._breakers.pop(key, None) or self._new()
+        breaker = self._at(key)
         before = breaker.state
         wait = breaker.admit(self.now())
         self.tell(key, breaker, before)
@@ -155,13 +155,18 @@ class Breakers:
             raise Fault(Kind.BREAKER_OPEN, "circuit breaker is open", retry_after=ceil(wait))
         return Call(self, key, breaker)
 
-    def _new(self) -> Breaker:
-        if len(self._breakers) >= self._most:
-            key = next(iter(self._breakers))
-            forgotten = self._breakers.pop(key)
-            if self._watcher and forgotten.state is not State.CLOSED:
-                self._watcher.breaker_changed(*key, State.CLOSED.value)
-        return Breaker(self._policy)
+    def _at(self, key: Key) -> Breaker:
+        """The breaker of a key; another one is forgotten for it where there are too many."""
+        found = self._breakers.pop(key, None)
+        if found is None:
+            found = Breaker(self._policy)
+            if len(self._breakers) >= self._most:
+                oldest = next(iter(self._breakers))
+                forgotten = self._breakers.pop(oldest)
+                if self._watcher and forgotten.state is not State.CLOSED:
+                    self._watcher.breaker_changed(*oldest, State.CLOSED.value)
+        self._breakers[key] = found
+        return found
 
     def now(self) -> float:
         """The time of the breakers' clock."""

@@ -1,7 +1,8 @@
 """The API dump: whole exchanges with providers, written to files for debugging.
 
 Of each exchange there are two files, for their owner's eyes alone: the request (`.req.txt`), and the answer
-(`.resp.txt`), or why there was none (`.req_error.txt`). docs/troubleshooting.md tells where they are, and what they hold.
+(`.resp.txt`), or why there was none (`.req_error.txt`). docs/troubleshooting.md tells where they are, and what is in
+them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -34,6 +34,8 @@ class TimeLimits:
     keep_alive: float = 15.0
     """Of silence, until the client of a stream is sent a sign of life; 0 for never."""
 
+
+_PIECE = 1 << 20  # bytes of a body that are handed to a socket at a time
 
 Retried = Callable[[str], None]
 """Is told why a request is sent once more: a status, or `connection`."""
@@ -215,13 +217,16 @@ class Upstream:
 
     async def _attempt(self, request: UpstreamRequest) -> Answer:
         session = self._session or self._open()
+        headers, body = CIMultiDict(request.headers), request.body
+        if len(body) > _PIECE:
+            headers["Content-Length"] = str(len(body))
         try:
             async with asyncio.timeout(self.limits.first_byte):
                 response = await session.request(
                     request.method,
                     URL(request.url, encoded=True),
-                    data=request.body or None,
-                    headers=CIMultiDict(request.headers),
+                    data=_in_pieces(body) if len(body) > _PIECE else body or None,
+                    headers=headers,
                     allow_redirects=False,
                 )
         except TimeoutError as error:
@@ -246,6 +251,12 @@ class Upstream:
 
 class _SilentError(aiohttp.ClientError):
     """A time limit has passed; the text names it."""
+
+
+async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    """A body that is too long to be written at once, while all other exchanges wait."""
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
 
 
 def fault_of(error: Exception, provider: str) -> Fault:

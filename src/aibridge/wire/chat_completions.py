@@ -107,6 +107,7 @@ class Completion(msgspec.Struct):
     """A completion, or a chunk of one."""
 
     id: str | None = None
+    object: str | None = None
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None

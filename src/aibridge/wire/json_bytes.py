@@ -15,6 +15,8 @@ _ESCAPE = re.compile(
 )
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}\Z")
 _KEY = re.compile(rb'[ \t\n\r,]*("(?:[^"\\]|\\.)*")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_GAP = re.compile(rb"[ \t\n\r,]*")
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _scan = json.JSONDecoder(parse_int=str, strict=False).raw_decode  # as text, numbers may be of any length
 
@@ -101,6 +103,17 @@ def _member_spans_one_by_one(text: bytes, at: int) -> dict[str, tuple[int, int]]
         _, at = _scan(told, key.end())
         name, _ = _scan(told, key.start(1))
         spans[name] = key.end(), at
+    return spans
+
+
+def element_spans(array: bytes) -> list[tuple[int, int]]:
+    """Where each element of an array begins and ends; `array` is known to be valid."""
+    spans = []
+    at = array.index(b"[") + 1
+    for element in _elements.decode(array):
+        begin = _GAP.match(array, at).end()  # type: ignore[union-attr]  # it matches everywhere
+        at = begin + len(bytes(element))
+        spans.append((begin, at))
     return spans
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.chat_completions import DONE, Call, ChatCompletions, ChatDocument, ChatStream, Completion
 from aibridge.wire.dialect import Reader, Request, ToolCall
-from aibridge.wire.merged.merge import Answered, Merge
+from aibridge.wire.merged.merge import Answered, Merge, Remembered, added, digest
 from aibridge.wire.merged.results import text_of
 from aibridge.wire.tools import OfferedTool
 
@@ -66,6 +66,32 @@ _call = msgspec.json.Decoder(_Tool)
 _chunk = msgspec.json.Decoder(_Chunk)
 
 
+class _Id(msgspec.Struct):
+    id: str = ""
+
+
+class _SaidBefore(msgspec.Struct):
+    role: str = ""
+    content: Any = None
+    tool_calls: list[_Id] | None = None
+
+
+class _History(msgspec.Struct):
+    messages: list[_SaidBefore] = []
+
+
+class _Hidden(msgspec.Struct):
+    """What the client was shown, and the messages that it was made of."""
+
+    content: str
+    calls: list[str]
+    messages: list[msgspec.Raw]
+
+
+_history = msgspec.json.Decoder(_History)
+_hidden = msgspec.json.Decoder(_Hidden)
+
+
 def may_offer(body: bytes) -> bool:
     """The request does not forbid tools, nor asks for several answers or for functions of the old kind."""
     try:
@@ -116,6 +142,44 @@ class MergedCompletion(Merge):
     def keep_alive(self) -> bytes:
         """A comment."""
         return ChatCompletions.keep_alive
+
+    def keys(self) -> list[str]:
+        """Of each of the assistant's messages: the calls in it, or its text."""
+        return [key for message in self._history() for key in _keys_of(message)]
+
+    def restore(self, remembered: Mapping[str, bytes]) -> None:
+        """Put the turns in place of each message that was made of them."""
+        if not remembered:
+            return
+        begin, end = json_bytes.member_spans(self._given)["messages"]
+        array = self._given[begin:end]
+        shift = 0
+        spans = json_bytes.element_spans(array)
+        for message, (start, stop) in zip(self._history(), spans, strict=True):
+            found = next((remembered[key] for key in _keys_of(message) if key in remembered), None)
+            hidden = json_bytes.decode(_hidden, found) if found else None
+            if hidden and hidden.content == (message.content or "") and hidden.calls == _ids(message):
+                turns = b",".join(bytes(each) for each in hidden.messages)
+                array = array[: start + shift] + turns + array[stop + shift :]
+                shift += len(turns) - (stop - start)
+        self._given = self._given[:begin] + array + self._given[end:]
+
+    def remembered(self) -> Remembered | None:
+        """The messages of all turns, and the results of hidden calls."""
+        messages = self._said if self.answered_last else [*self._said, *self._last_said]
+        if len(messages) < 2:
+            return None
+        own = [call.id for call in self._last_calls if call.name not in self.names]
+        key = digest(self.texts)
+        keys = own or ([key] if key else [])
+        told = _Hidden("".join(self.texts), own, [msgspec.Raw(message) for message in messages])
+        return Remembered(keys, json_bytes.encode(told)) if keys else None
+
+    def _history(self) -> list[_SaidBefore]:
+        try:
+            return json_bytes.decode(_history, self._given).messages
+        except (msgspec.DecodeError, RecursionError):
+            return []
 
     def _names_taken(self, body: bytes) -> frozenset[str]:
         tools = json_bytes.decode(_members, body).tools or ()
@@ -215,7 +279,7 @@ class _StreamReader(ChatStream):
 
     def close(self) -> bytes:
         rest = self._splitter.rest()
-        passed = self._pass(rest) if rest else b""
+        passed = self._pass(rest) if rest.strip() else b""
         self._finish()
         if self.turn.complete and not self._took:
             passed += self._end_turn(b"")
@@ -243,9 +307,14 @@ class _StreamReader(ChatStream):
         told = json_bytes.decode(_chunk, data).choices[0].delta
         self._text.append((told and told.content) or "")
         edited = data
+        if not event.object:  # OpenAI's SDK passes over chunks that do not say what they are
+            edited = json_bytes.set_member(edited, "object", b'"chat.completion.chunk"')
         if merge.turns:
             edited = json_bytes.set_member(edited, "id", json_bytes.encode(merge.id))
             edited = _edit_delta(edited, lambda delta: json_bytes.without_member(delta, "role"))
+        if self._usage and merge.turns:  # counters that come with the text are running totals, of all turns now
+            usage = json_bytes.encode(added(merge.usage(), self._usage))
+            edited = json_bytes.set_member(edited, "usage", usage) if event.usage else edited
         if choice.delta and choice.delta.tool_calls:
             edited = self._edit_calls(edited, choice.delta.tool_calls)
         if not choice.finish_reason and edited and _is_empty(edited):
@@ -295,13 +364,15 @@ class _StreamReader(ChatStream):
         """All chunks of the turn are there; what of its end the client gets now."""
         merge = self._merge
         self._took = True
-        merge.took(self.turn.tool_calls, [_assistant("".join(self._text), self.turn.tool_calls)], self._usage)
+        text = "".join(self._text)
+        merge.texts.append(text)
+        merge.took(self.turn.tool_calls, [_assistant(text, self.turn.tool_calls)], self._usage)
         end = b"".join(self._end)
         if merge.goes_on:
             end = b"".join(sse.write(_edit_choice(sse.data_of(chunk), _stopped)) for chunk in self._end)
         if self._usage_chunk and not merge.request.withholds_usage:
             end += self._usage_of_all(self._usage_chunk)
-        end += done
+        end += sse.write(DONE) if done and (merge.turns > 1 or merge.waiting) else done
         if merge.waiting:
             merge.held, end = end, b""
         return end
@@ -312,6 +383,17 @@ class _StreamReader(ChatStream):
             return chunk
         data = json_bytes.set_member(sse.data_of(chunk), "usage", json_bytes.encode(merge.usage()))
         return sse.write(json_bytes.set_member(data, "id", json_bytes.encode(merge.id)))
+
+
+def _keys_of(message: _SaidBefore) -> list[str]:
+    if message.role != "assistant":
+        return []
+    key = digest([message.content]) if isinstance(message.content, str) else None
+    return _ids(message) or ([key] if key else [])
+
+
+def _ids(message: _SaidBefore) -> list[str]:
+    return [call.id for call in message.tool_calls or ()]
 
 
 def _assistant(text: str, calls: Sequence[ToolCall]) -> bytes:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple
+
+import msgspec
 
 from aibridge.wire import json_bytes
 from aibridge.wire.dialect import Reader, Request, ToolCall
 from aibridge.wire.tools import OfferedTool, ToolResult
+
+SHOWN = msgspec.Raw(b"null")
+"""Stands in what is remembered for a part that the client has, and will send again."""
+
+
+def is_hidden(part: msgspec.Raw) -> bool:
+    """The part of a remembered message is one that the client does not have."""
+    return bytes(part) != b"null"
 
 
 class Answered(NamedTuple):
@@ -16,6 +27,21 @@ class Answered(NamedTuple):
 
     call: ToolCall
     result: ToolResult
+
+
+class Remembered(NamedTuple):
+    """What the client was not shown of a message, for when it comes back in a later request of the conversation."""
+
+    keys: list[str]
+    """By which the message is known again: ids of the client's own calls in it, or a digest of its text."""
+    hidden: bytes
+    """The hidden parts and their places, as JSON."""
+
+
+def digest(texts: Iterable[str]) -> str | None:
+    """By which a message without calls is known again; None of one without text."""
+    told = "\0".join(text for text in texts if text)
+    return "text:" + sha256(told.encode("utf-8", "surrogatepass")).hexdigest() if told else None
 
 
 class Merge(ABC):
@@ -35,18 +61,22 @@ class Merge(ABC):
         self.tools = [tool for tool in tools if tool.name not in taken]
         self.names = frozenset(tool.name for tool in self.tools)
         self.request = request
+        self._given = request.body
         self.waiting: list[ToolCall] = []
         self.goes_on = False
         self.turns = 0
+        self.answered_last = False
+        """The calls of the last turn have run, and their results are part of the conversation."""
         self._offering = True
         self._said: list[bytes] = []  # what the turns added to the conversation, as JSON
         self._last_said: list[bytes] = []
+        self._last_calls: list[ToolCall] = []
         self._counted: list[dict[str, Any]] = []
 
     @property
     def body(self) -> bytes:
         """The request of the next turn: the client's own, with the tools and with what was said since."""
-        body = self.request.body
+        body = self._given
         if self._said:
             body = self._with_history(body, b",".join(self._said))
         if self._offering and self.tools:
@@ -78,10 +108,13 @@ class Merge(ABC):
         self._said += self._last_said
         self._said += self._results(answered)
         self.waiting = []
+        self.answered_last = True
 
     def took(self, calls: Sequence[ToolCall], said: list[bytes], usage: dict[str, Any] | None) -> None:
         """A turn has come to its end (for readers): its calls, what it said for the conversation, and its raw usage."""
         self.turns += 1
+        self.answered_last = False
+        self._last_calls = list(calls)
         self.waiting = [call for call in calls if call.name in self.names]
         self.goes_on = bool(self.waiting) and len(self.waiting) == len(calls)
         self._last_said = said
@@ -94,6 +127,21 @@ class Merge(ABC):
         for usage in self._counted:
             total = added(total, usage)
         return total
+
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """By which messages of the request may be remembered."""
+
+    @abstractmethod
+    def restore(self, remembered: Mapping[str, bytes]) -> None:
+        """Put what the client was not shown back into its request, for each of `keys` that something is remembered of.
+
+        What does not fit exactly is left as it is.
+        """
+
+    @abstractmethod
+    def remembered(self) -> Remembered | None:
+        """What is to be remembered of this message, once it is at its end; None where nothing was hidden."""
 
     @abstractmethod
     def _names_taken(self, body: bytes) -> frozenset[str]:

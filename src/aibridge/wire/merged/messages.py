@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from aibridge.wire import json_bytes, sse
-from aibridge.wire.dialect import Reader, Request
-from aibridge.wire.merged.merge import Answered, Merge
+from aibridge.wire.dialect import Reader, Request, ToolCall
+from aibridge.wire.merged.merge import SHOWN, Answered, Merge, Remembered, digest, is_hidden
 from aibridge.wire.merged.results import note_of
 from aibridge.wire.messages import Event, MessageDocument, Messages, MessageStream
 from aibridge.wire.tools import ImagePart, OfferedTool, ToolResult
@@ -49,6 +49,40 @@ _delta = msgspec.json.Decoder(_Delta)
 _start = msgspec.json.Decoder(_Start)
 
 
+class _Kind(msgspec.Struct):
+    type: str = ""
+    id: str = ""
+    name: str = ""
+    text: str = ""
+
+
+class _Usage(msgspec.Struct):
+    usage: dict[str, Any] | None = None
+
+
+class _Said(msgspec.Struct):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _History(msgspec.Struct):
+    messages: list[_Said] = []
+
+
+class _HiddenTurn(msgspec.Struct):
+    """A turn as the provider saw it, with `SHOWN` for each block that the client has."""
+
+    blocks: list[msgspec.Raw]
+    results: list[msgspec.Raw] = []
+
+
+_block = msgspec.json.Decoder(_Kind)
+_usage = msgspec.json.Decoder(_Usage)
+_history = msgspec.json.Decoder(_History)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_hidden = msgspec.json.Decoder(list[_HiddenTurn])
+
+
 def may_offer(body: bytes) -> bool:
     """The request does not forbid tools."""
     try:
@@ -81,6 +115,9 @@ class MergedMessage(Merge):
         """How many blocks the client has seen."""
         self.visible: list[bytes] = []
         self.held: list[bytes] = []
+        self._own_calls: list[str] = []
+        self._texts: list[str] = []
+        self._turns: list[_HiddenTurn] = []
 
     def stream_reader(self) -> Reader:
         """A reader for the next turn's answer in server-sent events."""
@@ -102,6 +139,55 @@ class MergedMessage(Merge):
         """A `ping`."""
         return Messages.keep_alive
 
+    def took_blocks(self, calls: Sequence[ToolCall], blocks: Sequence[bytes], usage: dict[str, Any] | None) -> None:
+        """A turn has come to its end: all its blocks, in order."""
+        kinds = [json_bytes.decode(_block, block) for block in blocks]
+        hidden = [kind.type == "tool_use" and kind.name in self.names for kind in kinds]
+        self._turns.append(
+            _HiddenTurn([msgspec.Raw(block) if hide else SHOWN for block, hide in zip(blocks, hidden, strict=True)])
+        )
+        self._own_calls = [
+            kind.id for kind, hide in zip(kinds, hidden, strict=True) if kind.type == "tool_use" and not hide
+        ]
+        self._texts += [kind.text for kind in kinds if kind.type == "text"]
+        self.visible += [block for block, hide in zip(blocks, hidden, strict=True) if not hide]
+        self.took(calls, [b'{"role":"assistant","content":[%b]}' % b",".join(blocks)] if blocks else [], usage)
+
+    def keys(self) -> list[str]:
+        """Of each of the assistant's messages: the calls in it, or its text."""
+        return [key for message in self._history() for key in _keys_of(message)]
+
+    def restore(self, remembered: Mapping[str, bytes]) -> None:
+        """Split each message into the turns that it was, with the hidden calls and their results."""
+        if not remembered:
+            return
+        begin, end = json_bytes.member_spans(self._given)["messages"]
+        array = self._given[begin:end]
+        spans = json_bytes.element_spans(array)
+        messages = [array[slice(*span)] for span in spans]
+        for place, message in enumerate(self._history()):
+            hidden = next((remembered[key] for key in _keys_of(message) if key in remembered), None)
+            following = messages[place + 1] if place + 1 < len(messages) else None
+            if hidden and (parts := _put_back(message, json_bytes.decode(_hidden, hidden), following)):
+                messages[place] = parts[0]
+                if parts[1]:
+                    messages[place + 1] = parts[1]
+        self._given = self._given[:begin] + b"[%b]" % b",".join(messages) + self._given[end:]
+
+    def remembered(self) -> Remembered | None:
+        """The hidden calls and results, turn by turn."""
+        if not any(is_hidden(block) for turn in self._turns for block in turn.blocks):
+            return None
+        key = digest(self._texts)
+        keys = self._own_calls or ([key] if key else [])
+        return Remembered(keys, json_bytes.encode(self._turns)) if keys else None
+
+    def _history(self) -> list[_Said]:
+        try:
+            return json_bytes.decode(_history, self._given).messages
+        except (msgspec.DecodeError, RecursionError):
+            return []
+
     def _names_taken(self, body: bytes) -> frozenset[str]:
         tools = json_bytes.decode(_members, body).tools or ()
         return frozenset(tool.name for tool in tools)
@@ -115,6 +201,7 @@ class MergedMessage(Merge):
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         blocks = [result_block(call.id, result) for call, result in answered]
+        self._turns[-1].results = [msgspec.Raw(block) for block in blocks]
         return [b'{"role":"user","content":[%b]}' % b",".join(blocks)] if self.goes_on else []
 
 
@@ -131,8 +218,49 @@ def result_block(call_id: str, result: ToolResult) -> bytes:
     return json_bytes.encode(block | ({"is_error": True} if result.is_error else {}))
 
 
-def _assistant(blocks: Sequence[bytes]) -> list[bytes]:
-    return [b'{"role":"assistant","content":[%b]}' % b",".join(blocks)] if blocks else []
+def _keys_of(message: _Said) -> list[str]:
+    if message.role != "assistant":
+        return []
+    blocks = _blocks_of(message.content)
+    kinds = [json_bytes.decode(_block, block) for block in blocks]
+    calls = [kind.id for kind in kinds if kind.type == "tool_use"]
+    key = None if calls else digest(kind.text for kind in kinds if kind.type == "text")
+    return calls or ([key] if key else [])
+
+
+def _blocks_of(content: msgspec.Raw) -> list[bytes]:
+    """The blocks of a message's content; a string is one of text. Empty texts do not count, for they do not last."""
+    told = bytes(content)
+    if told.startswith(b'"'):
+        return [b'{"type":"text","text":%b}' % told]
+    return [block for raw in json_bytes.decode(_raws, told) if not _is_empty(block := bytes(raw))]
+
+
+def _is_empty(block: bytes) -> bool:
+    kind = json_bytes.decode(_block, block)
+    return kind.type == "text" and not kind.text
+
+
+def _put_back(message: _Said, turns: list[_HiddenTurn], following: bytes | None) -> tuple[bytes, bytes | None] | None:
+    """The messages in place of one, and the one that follows with hidden results added; None where they do not fit."""
+    visible = _blocks_of(message.content)
+    if len(visible) != sum(not is_hidden(block) for turn in turns for block in turn.blocks):
+        return None
+    shown = iter(visible)
+    told = []
+    for turn in turns:
+        blocks = b",".join(bytes(block) if is_hidden(block) else next(shown) for block in turn.blocks)
+        told.append(b'{"role":"assistant","content":[%b]}' % blocks)
+        if turn is not turns[-1]:
+            told.append(b'{"role":"user","content":[%b]}' % b",".join(bytes(result) for result in turn.results))
+    results = b",".join(bytes(result) for result in turns[-1].results)
+    if not results:
+        return b",".join(told), None
+    span = json_bytes.member_spans(following).get("content") if following else None
+    if following is None or span is None or not following[slice(*span)].startswith(b"["):
+        return None
+    answered = json_bytes.insert_first(following[slice(*span)], results)
+    return b",".join(told), following[: span[0]] + answered + following[span[1] :]
 
 
 class _Document(MessageDocument):
@@ -160,13 +288,10 @@ class _Document(MessageDocument):
         if not turn.complete:
             self._passed = text
             return
-        blocks = [bytes(block) for block in json_bytes.decode(_content, text).content]
         merge.id = merge.id or turn.response_id
-        kinds = [(block, json_bytes.decode(_block, block)) for block in blocks]
-        hidden = {block for block, kind in kinds if kind.type == "tool_use" and kind.name in merge.names}
-        merge.visible += [block for block in blocks if block not in hidden]
-        merge.took(turn.tool_calls, _assistant(blocks), json_bytes.decode(_usage, text).usage)
-        if merge.turns > 1 or hidden:
+        blocks = [bytes(block) for block in json_bytes.decode(_content, text).content]
+        merge.took_blocks(turn.tool_calls, blocks, json_bytes.decode(_usage, text).usage)
+        if merge.turns > 1 or merge.waiting:
             text = json_bytes.set_member(text, "content", b"[%b]" % b",".join(merge.visible))
             text = json_bytes.set_member(text, "usage", json_bytes.encode(merge.usage()))
             text = json_bytes.set_member(text, "id", json_bytes.encode(merge.id))
@@ -174,19 +299,6 @@ class _Document(MessageDocument):
             merge.held = [merge.end_without_calls(text)]
         else:
             self._passed = text
-
-
-class _Kind(msgspec.Struct):
-    type: str = ""
-    name: str = ""
-
-
-class _Usage(msgspec.Struct):
-    usage: dict[str, Any] | None = None
-
-
-_block = msgspec.json.Decoder(_Kind)
-_usage = msgspec.json.Decoder(_Usage)
 
 
 class _Stream(MessageStream):
@@ -209,7 +321,7 @@ class _Stream(MessageStream):
 
     def close(self) -> bytes:
         rest = self._splitter.rest()
-        passed = self._pass(rest) if rest else b""
+        passed = self._pass(rest) if rest.strip() else b""
         self._finish()
         return passed
 
@@ -266,17 +378,20 @@ class _Stream(MessageStream):
 
     def _end_turn(self) -> None:
         merge, delta = self._merge, self._delta or b""
-        merge.took(self.turn.tool_calls, _assistant(self._blocks()), self._usage)
+        merge.took_blocks(self.turn.tool_calls, self._blocks(), self._usage)
         if delta and (merge.turns > 1 or merge.waiting):
             data = sse.data_of(delta)
             begin, end = json_bytes.member_spans(data)["delta"]
             data = data[:begin] + merge.end_without_calls(data[begin:end]) + data[end:]
             delta = sse.write(json_bytes.set_member(data, "usage", json_bytes.encode(merge.usage())), "message_delta")
+        stop = self._event
+        if merge.turns > 1 or merge.waiting:
+            stop = sse.write(sse.data_of(stop), "message_stop")
         if merge.waiting:
-            merge.held = [delta, self._event]
+            merge.held = [delta, stop]
             self._passed = b""
         else:
-            self._passed = delta + self._event
+            self._passed = delta + stop
 
     def _blocks(self) -> Sequence[bytes]:
         found = []

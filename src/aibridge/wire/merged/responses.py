@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.dialect import Reader, Request
-from aibridge.wire.merged.merge import Answered, Merge
+from aibridge.wire.merged.merge import SHOWN, Answered, Merge, Remembered, digest, is_hidden
 from aibridge.wire.merged.results import note_of, text_of
 from aibridge.wire.responses import Event, ResponseDocument, ResponseStream
 from aibridge.wire.tools import ImagePart, OfferedTool, ToolResult
@@ -46,6 +46,32 @@ _item = msgspec.json.Decoder(_Item)
 _output = msgspec.json.Decoder(_Output)
 
 
+class _SaidBefore(msgspec.Struct):
+    type: str = ""
+    role: str = ""
+    call_id: str | None = None
+    content: Any = None
+
+
+class _History(msgspec.Struct):
+    input: str | list[_SaidBefore] = []
+
+
+class _Hidden(msgspec.Struct):
+    """The output as the provider saw it, with `SHOWN` for each item that the client has."""
+
+    types: list[str]
+    keys: list[str | None]
+    items: list[msgspec.Raw]
+    results: list[msgspec.Raw]
+    """Of the last turn's hidden calls."""
+
+
+_said_before = msgspec.json.Decoder(_SaidBefore)
+_history = msgspec.json.Decoder(_History)
+_hidden = msgspec.json.Decoder(_Hidden)
+
+
 def may_offer(body: bytes) -> bool:
     """The request does not forbid tools, and is answered at once."""
     try:
@@ -79,10 +105,12 @@ class MergedResponse(Merge):
         self._stores = members.store is not False
         self.id: str | None = None
         self.next_number: int | None = None
-        self.items = 0
+        self.shown_items = 0
         """How many output items the client has seen begin."""
         self.visible: list[bytes] = []
         self.held = b""
+        self._items: list[msgspec.Raw] = []
+        self._results_of_last: list[msgspec.Raw] = []
 
     def stream_reader(self) -> Reader:
         """A reader for the next turn's answer in server-sent events."""
@@ -122,6 +150,8 @@ class MergedResponse(Merge):
             if self._stores or kind.type != "reasoning" or kind.encrypted_content  # else nobody knows it any more
         ]
         self.visible += [item for item in output if item not in hidden]
+        self._items += [*self._results_of_last, *(msgspec.Raw(item) if item in hidden else SHOWN for item in output)]
+        self._results_of_last = []
         self.took(calls, [] if self._has_conversation else said, told.usage)
         if self.turns > 1 or hidden:
             response = json_bytes.set_member(response, "output", b"[%b]" % b",".join(self.visible))
@@ -151,7 +181,79 @@ class MergedResponse(Merge):
         return body[:begin] + json_bytes.insert_last(given, elements) + body[end:]
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
-        return [result_item(call.id, result) for call, result in answered]
+        results = [result_item(call.id, result) for call, result in answered]
+        self._results_of_last = [msgspec.Raw(result) for result in results]
+        return results
+
+    def keys(self) -> list[str]:
+        """The calls, and the texts, in what the provider said before."""
+        return [key for item in self._history() if (key := _key_of(item))]
+
+    def restore(self, remembered: Mapping[str, bytes]) -> None:
+        """Put hidden calls and results back between the items of the client."""
+        items = self._history() if remembered else []
+        if not items:
+            return
+        begin, end = json_bytes.member_spans(self._given)["input"]
+        array = self._given[begin:end]
+        raws = [array[slice(*span)] for span in json_bytes.element_spans(array)]
+        done: set[bytes] = set()
+        for place, item in enumerate(items):
+            hidden = remembered.get(_key_of(item) or "")
+            if hidden is None or hidden in done:
+                continue
+            told = json_bytes.decode(_hidden, hidden)
+            if item.type.endswith("_call_output"):  # what came before is with the provider (`previous_response_id`)
+                raws[place] = b",".join([*(bytes(result) for result in told.results), raws[place]])
+                done.add(hidden)
+            elif self._put_back(items, raws, place, told):
+                done.add(hidden)
+        self._given = self._given[:begin] + b"[" + b",".join(raws) + b"]" + self._given[end:]
+
+    def _put_back(self, items: list[_SaidBefore], raws: list[bytes], place: int, told: _Hidden) -> bool:
+        key = _key_of(items[place])
+        first = place - told.keys.index(key) if key in told.keys else -1
+        shown = [item.type or "message" for item in items[first : first + len(told.types)]] if first >= 0 else []
+        if shown != told.types:
+            return False
+        at = first
+        waiting: list[bytes] = []
+        for item in told.items:
+            if not is_hidden(item):
+                raws[at] = b",".join([*waiting, raws[at]])
+                waiting, at = [], at + 1
+            else:
+                waiting.append(bytes(item))
+        raws[at - 1] = b",".join([raws[at - 1], *waiting, *(bytes(result) for result in told.results)])
+        return True
+
+    def remembered(self) -> Remembered | None:
+        """The hidden items, and the results of hidden calls."""
+        if not any(is_hidden(item) for item in self._items):
+            return None
+        visible = [json_bytes.decode(_said_before, item) for item in self.visible]
+        keys = [_key_of(item) for item in visible]
+        own = [item.call_id for item in visible if item.call_id and item.type.endswith("_call")]
+        last = next((key for key in reversed(keys) if key), None)
+        told = _Hidden([item.type for item in visible], keys, self._items, self._results_of_last)
+        found = own or ([last] if last else [])
+        return Remembered(found, json_bytes.encode(told)) if found else None
+
+    def _history(self) -> list[_SaidBefore]:
+        try:
+            given = json_bytes.decode(_history, self._given).input
+        except (msgspec.DecodeError, RecursionError):
+            return []
+        return given if isinstance(given, list) else []
+
+
+def _key_of(item: _SaidBefore) -> str | None:
+    """By which an item is known again: the call that it makes or answers, or its text."""
+    if item.call_id:
+        return item.call_id
+    if item.role != "assistant" or not isinstance(item.content, list):
+        return None
+    return digest(part["text"] for part in item.content if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
 def result_item(call_id: str, result: ToolResult) -> bytes:
@@ -225,7 +327,7 @@ class _StreamReader(ResponseStream):
 
     def close(self) -> bytes:
         rest = self._splitter.rest()
-        passed = self._pass(rest) if rest else b""
+        passed = self._pass(rest) if rest.strip() else b""
         self._finish()
         return passed
 
@@ -252,8 +354,8 @@ class _StreamReader(ResponseStream):
         if index not in self._places:
             item = json_bytes.decode(_item, bytes(event.item))
             hidden = item.type == "function_call" and item.name in merge.names
-            self._places[index] = None if hidden else merge.items
-            merge.items += not hidden
+            self._places[index] = None if hidden else merge.shown_items
+            merge.shown_items += not hidden
         if event.type == "response.output_item.done":
             self._output.append(bytes(event.item))
         place = self._places[index]

@@ -1,0 +1,128 @@
+"""What clients were not shown of their conversations, kept for when those go on.
+
+Unlike records this is read on the path of a request, so it is found by key in a table of its own, behind a cache; and
+it expires. Any process can find what another one kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from time import time
+from typing import Protocol
+
+_log = logging.getLogger("aibridge.recording")
+
+LIFETIME = 7 * 24 * 3600.0
+"""How long something is remembered by default, in seconds."""
+
+CACHE_SIZE = 16 << 20
+"""How much is kept in memory beside the database, in bytes."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS aibridge_remembered_turns (
+    initiator_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    hidden BLOB NOT NULL,
+    expires_at REAL NOT NULL,
+    PRIMARY KEY (initiator_id, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS aibridge_remembered_turns_expiry ON aibridge_remembered_turns (expires_at);
+"""
+
+
+class TurnMemory(Protocol):
+    """Keeps, for an actor, what the client was not shown of a message, under keys by which the message is known."""
+
+    async def remember(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
+        """Keep it; where that fails, the conversation goes on without it."""
+
+    async def recall(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """What is kept under any of the keys."""
+
+
+class SQLiteTurnMemory:
+    """Turns in the database of the records. Opens at first use; a database that is not to be had is done without."""
+
+    def __init__(self, path: Path, *, lifetime: float = LIFETIME) -> None:
+        self._path = path
+        self._lifetime = lifetime
+        self._cache: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
+        self._cached = 0
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    async def remember(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
+        """Keep it, durably before this returns."""
+        for key in keys:
+            self._put(initiator_id, key, hidden)
+        try:
+            await asyncio.to_thread(self._write, initiator_id, keys, hidden)
+        except sqlite3.Error as error:
+            _log.warning("a turn is remembered by this process only, until the database can be written: %s", error)
+
+    async def recall(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """What is kept; each key is looked up in the database once."""
+        missing = [key for key in keys if (initiator_id, key) not in self._cache]
+        found: dict[str, bytes] = {}
+        if missing:
+            try:
+                found = await asyncio.to_thread(self._read, initiator_id, missing)
+            except sqlite3.Error as error:
+                _log.warning("hidden turns could not be looked up: %s", error)
+            else:
+                for key in missing:
+                    self._put(initiator_id, key, found.get(key))
+        for key in keys:
+            if hidden := self._cache.get((initiator_id, key)):
+                found[key] = hidden
+        return found
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            if self._connection:
+                self._connection.close()
+                self._connection = None
+
+    def _put(self, initiator_id: str, key: str, hidden: bytes | None) -> None:
+        before = self._cache.pop((initiator_id, key), None)
+        self._cache[initiator_id, key] = hidden
+        self._cached += _weight(key, hidden) - (_weight(key, before) if before is not None else 0)
+        while self._cached > CACHE_SIZE and self._cache:
+            (_, oldest), dropped = self._cache.popitem(last=False)
+            self._cached -= _weight(oldest, dropped)
+
+    def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
+        now = time()
+        with self._lock, self._open() as database:
+            rows = [(initiator_id, key, hidden, now + self._lifetime) for key in keys]
+            database.executemany("INSERT OR REPLACE INTO aibridge_remembered_turns VALUES (?, ?, ?, ?)", rows)
+            database.execute("DELETE FROM aibridge_remembered_turns WHERE expires_at < ?", (now,))
+
+    def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        sql = "SELECT hidden FROM aibridge_remembered_turns WHERE initiator_id = ? AND key = ? AND expires_at >= ?"
+        now = time()
+        with self._lock, self._open() as database:
+            for key in keys:
+                with closing(database.execute(sql, (initiator_id, key, now))) as rows:
+                    if row := rows.fetchone():
+                        found[key] = row[0]
+        return found
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
+            self._connection.executescript(_SCHEMA)
+        return self._connection
+
+
+def _weight(key: str, hidden: bytes | None) -> int:
+    return len(key) + len(hidden or b"") + 200

@@ -1,0 +1,1 @@
+"""What the README and docs/ say is true: their examples run, and their tables are complete."""
