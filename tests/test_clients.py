@@ -114,9 +114,7 @@ def test_the_session_of_other_clients_is_in_a_header_of_their_own(agent: str, he
 
 
 def test_the_session_of_any_other_client_is_its_cache_key() -> None:
-    hints = SessionHints(
-        prompt_cache_key=" qwen-code:s-1 ", client_session_id="of Codex", user_id="no"
-    )
+    hints = SessionHints(prompt_cache_key=" qwen-code:s-1 ", client_session_id="of Codex", user_id="no")
     assert session({"user-agent": "QwenCode/0.24.4"}, hints) == "qwen-code:s-1"
     assert session({"user-agent": "OpenAI/JS 5.20.1"}, hints) == "qwen-code:s-1"
     assert session({}, SessionHints(prompt_cache_key="")) is None

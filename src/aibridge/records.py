@@ -6,10 +6,22 @@ is the same as storing it once. Times are aware and in UTC. Texts are as the cli
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
+from random import Random
 from typing import Any, Literal, TypeAlias
+from uuid import UUID
 
 import msgspec
+
+_random = Random()  # noqa: S311  # seeded by the operating system; ids must differ, not be secret
+os.register_at_fork(after_in_child=_random.seed)
+
+
+def new_id() -> str:
+    """A fresh id: a random UUID (RFC 9562, version 4) in its canonical text form."""
+    return str(UUID(int=_random.getrandbits(128), version=4))
+
 
 Status: TypeAlias = Literal["completed", "failed", "cancelled"]
 """How an interception ended: with the provider's whole answer, with a fault, or by a client that left."""

@@ -25,8 +25,8 @@ def test_everything_goes_as_it_should() -> None:
     ended = run(AIBRIDGE, "demo", "--once")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
-    assert "All 7 exchanges went as they should, and are recorded." in ended.stdout
-    for told in ("$ aibridge sessions", "$ aibridge show", "$ aibridge usage", "cancelled", "calls  Read"):
+    assert "All 8 exchanges went as they should, and are recorded." in ended.stdout
+    for told in ("$ aibridge sessions", "$ aibridge show", "$ aibridge usage", "cancelled", "calls  Read", "is at 10:42"):
         assert told in ended.stdout
     assert "sk-of-the-gateway-0123456789" not in ended.stdout
 

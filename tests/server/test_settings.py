@@ -72,6 +72,9 @@ class TestWithNothingConfigured:
         assert settings.upstream.dump_dir is None
         assert (settings.upstream.connect_timeout, settings.upstream.first_byte_timeout) == (10.0, 600.0)
         assert (settings.upstream.idle_timeout, settings.upstream.keepalive_interval) == (300.0, 15.0)
+        breaker = settings.breaker
+        assert (breaker.enabled, breaker.failures, breaker.reset) == (True, 5, 10.0)
+        assert (breaker.open, breaker.probes) == (30.0, 3)
         assert (settings.log.format, settings.log.level) == ("auto", "info")
         assert settings.mcp_servers == ()
 
@@ -115,6 +118,10 @@ class TestTheFile:
             dump_dir = "dump"
             keepalive_interval = 0
 
+            [breaker]
+            failures = 10
+            open = "1m"
+
             [[providers]]
             type = "anthropic"
             api_key_env = "TEAM_KEY"
@@ -142,6 +149,7 @@ class TestTheFile:
         assert (read.server.port, read.server.shutdown_grace, read.server.max_body_size) == (9000, 5400.0, 524_288)
         assert (read.storage.path, read.storage.required) == (Path("/var/lib/aibridge/records.db"), False)
         assert (read.upstream.dump_dir, read.upstream.keepalive_interval) == (Path("dump"), 0.0)
+        assert (read.breaker.failures, read.breaker.open, read.breaker.probes) == (10, 60.0, 3)
         anthropic, local = read.providers
         assert (anthropic.api_key, anthropic.api_key_env, anthropic.max_retries) == (Secret(KEY), "TEAM_KEY", 0)
         assert (local.name, local.base_url, local.byok) == ("local-models", "http://127.0.0.1:11434/v1", False)

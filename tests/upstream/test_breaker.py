@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from prometheus_client import CollectorRegistry
 
 from aibridge import AnthropicProvider, Fault, Metrics, RequestBridge, TimeLimits
@@ -88,8 +88,15 @@ class TestOneBreaker:
         breaker.answered()
         assert breaker.state is State.CLOSED
         assert [breaker.admit(30) for _ in range(9)] == [0] * 9
-        breaker.failed(30)
-        assert breaker.state is State.CLOSED, "the failures from before it opened still count"
+
+    def test_once_closed_it_counts_from_the_beginning(self) -> None:
+        breaker = Breaker(BreakerPolicy(failures=2, reset=60, open=10))
+        breaker.failed(0)
+        breaker.failed(0)
+        assert breaker.admit(10) == 0
+        breaker.answered()
+        breaker.failed(10)
+        assert breaker.state is State.CLOSED
 
     def test_a_failure_opens_it_again_for_the_whole_time(self) -> None:
         breaker = open_breaker()
@@ -116,7 +123,11 @@ class AnyTraffic(RuleBasedStateMachine):
         self.of_before: set[Call] = set()
         """Those that began before the breaker opened last: they prove nothing."""
         self.probes: set[Call] = set()
-        self.breakers = Breakers(POLICY, clock=lambda: self.now)
+
+    @initialize(policy=st.sampled_from([POLICY, BreakerPolicy(failures=2, reset=60, open=10, probes=1)]))
+    def begins(self, policy: BreakerPolicy) -> None:
+        self.policy = policy
+        self.breakers = Breakers(policy, clock=lambda: self.now)
 
     @rule(seconds=st.sampled_from([0.25, 1, 5, 10, 29.75, 30]))
     def time_passes(self, seconds: float) -> None:
@@ -124,12 +135,12 @@ class AnyTraffic(RuleBasedStateMachine):
 
     @rule()
     def asks(self) -> None:
-        if self.state is State.OPEN and self.now >= self.opened + POLICY.open:
+        if self.state is State.OPEN and self.now >= self.opened + self.policy.open:
             self.state = State.HALF_OPEN
         due = 0
         if self.state is State.OPEN:
-            due = math.ceil(self.opened + POLICY.open - self.now)
-        elif self.state is State.HALF_OPEN and len(self.probes) == POLICY.probes:
+            due = math.ceil(self.opened + self.policy.open - self.now)
+        elif self.state is State.HALF_OPEN and len(self.probes) == self.policy.probes:
             due = 1
         if due:
             with pytest.raises(Fault) as refused:
@@ -174,10 +185,10 @@ class AnyTraffic(RuleBasedStateMachine):
         self.running.remove(call)
         if call in self.of_before:
             return
-        if self.failures and self.now - self.failures[0] >= POLICY.reset:
+        if self.failures and self.now - self.failures[0] >= self.policy.reset:
             self.failures.clear()
         self.failures.append(self.now)
-        if self.state is State.HALF_OPEN or len(self.failures) == POLICY.failures:
+        if self.state is State.HALF_OPEN or len(self.failures) == self.policy.failures:
             self.state, self.opened = State.OPEN, self.now
             self.of_before = set(self.running)
             self.failures.clear()

@@ -10,7 +10,6 @@ from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
-from uuid import uuid4
 
 from aibridge.actor import Actor, actor_of
 from aibridge.bridge.asgi import (
@@ -25,7 +24,7 @@ from aibridge.bridge.asgi import (
     refuse,
 )
 from aibridge.bridge.facts import Facts
-from aibridge.bridge.headers import by_name, for_upstream
+from aibridge.bridge.headers import as_text, by_name, for_upstream
 from aibridge.bridge.interception import Carrier
 from aibridge.bridge.passthrough import Proxied
 from aibridge.bridge.routing import Route, Routes, path_of
@@ -36,7 +35,8 @@ from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
 from aibridge.providers import Provider
 from aibridge.recording.memory import TurnMemory
-from aibridge.recording.recorder import Recorder
+from aibridge.recording.recorder import Recorder, batching
+from aibridge.records import new_id
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy, Breakers
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
@@ -92,7 +92,7 @@ class RequestBridge:
         grace: float = 30.0,
     ) -> None:
         self._routes = Routes(providers)
-        self._recorder = recorder
+        self._record = batching(recorder)
         self._metrics = metrics or default_metrics()
         self._upstream = Upstream(
             time_limits,
@@ -148,7 +148,7 @@ class RequestBridge:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange_id = str(uuid4())
+        exchange_id = new_id()
         path = path_of(scope)
         route = self._routes.find(path)
         try:
@@ -196,9 +196,10 @@ class RequestBridge:
         if route.dialect:
             return await self._intercept(exchange_id, scope, receive, send, route, route.dialect, actor, body, began)
         assert route.passthrough is not None
-        self._metrics.child(self._metrics.passthrough, route.provider.name, route.passthrough, method).inc()
-        credential = route.provider.credential(by_name(scope["headers"]))
-        headers = for_upstream(scope["headers"], credential, actor if route.provider.send_actor_headers else None)
+        self._metrics.passthrough.labels(route.provider.name, route.passthrough, method).inc()
+        fields = as_text(scope["headers"])
+        credential = route.provider.credential(by_name(fields))
+        headers = for_upstream(fields, credential, actor if route.provider.send_actor_headers else None)
         sending = UpstreamRequest(
             route.provider.name, method, _url(scope, route), headers, body, exchange_id=exchange_id, endpoint=route.path
         )
@@ -218,13 +219,13 @@ class RequestBridge:
     ) -> Carrier:
         """An interception that has begun: it is recorded."""
         waited = perf_counter() - began
-        provider, raw_headers = route.provider, scope["headers"]
-        headers = by_name(raw_headers)
+        provider, fields = route.provider, as_text(scope["headers"])
+        headers = by_name(fields)
         plain = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
         request = dialect.parse(plain)
         if request.body is not plain:  # what was edited goes upstream unpacked
             body = request.body
-            raw_headers = [(name, value) for name, value in raw_headers if name != b"content-encoding"]
+            fields = [field for field in fields if field[0] != "content-encoding"]
         credential = provider.credential(headers)
         client = identify(headers, request.hints)
         facts = Facts(
@@ -236,11 +237,11 @@ class RequestBridge:
             request,
             client,
             credential,
-            self._recorder,
+            self._record,
             self._metrics,
         )
         facts.began, facts.waited = began, waited
-        sent_headers = for_upstream(raw_headers, credential, actor if provider.send_actor_headers else None)
+        sent_headers = for_upstream(fields, credential, actor if provider.send_actor_headers else None)
         sending = UpstreamRequest(
             provider.name,
             "POST",
@@ -252,10 +253,10 @@ class RequestBridge:
             endpoint=route.path,
             model=request.model,
         )
-        await facts.begin(headers.get("user-agent"))
         tools = self._tools_for(dialect, request, actor, facts)
         if tools and "content-encoding" in headers:  # what is edited goes upstream unpacked
-            sending = replace(sending, headers=[h for h in sent_headers if h[0].lower() != "content-encoding"])
+            sending = replace(sending, headers=[field for field in sent_headers if field[0] != "content-encoding"])
+        await facts.begin(headers.get("user-agent"))
         return Carrier(dialect, request, sending, facts, self._upstream, receive, send, tools)
 
     def _tools_for(self, dialect: Dialect, request: Request, actor: Actor, facts: Facts) -> ToolRun | None:
@@ -289,7 +290,7 @@ async def _deny_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse a handshake that the host has taken up: with 426 where the host can say so, else by closing it."""
     await receive()
     if "websocket.http.response" in scope.get("extensions", {}):
-        headers = [(b"upgrade", b"HTTP/1.1"), (INTERCEPTION_ID, str(uuid4()).encode())]
+        headers = [(b"upgrade", b"HTTP/1.1"), (INTERCEPTION_ID, new_id().encode())]
         await send({"type": "websocket.http.response.start", "status": 426, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": b""})
     else:

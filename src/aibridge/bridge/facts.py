@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Container
+from collections.abc import Container
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
-from uuid import uuid4
 
 from aibridge.actor import Actor
 from aibridge.clients import Client
@@ -15,15 +14,17 @@ from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import InjectedTool, Outcome
 from aibridge.observe.metrics import Metrics
 from aibridge.providers import Credential, Provider
-from aibridge.recording.recorder import Recorder
+from aibridge.recording.recorder import RecordAll
 from aibridge.records import (
     Interception,
     InterceptionEnded,
     ModelThought,
     PromptUsage,
+    Record,
     Status,
     TokenUsage,
     ToolUsage,
+    new_id,
 )
 from aibridge.wire.dialect import ProviderError, Request, ToolCall, Turn, Usage
 
@@ -45,24 +46,23 @@ class Facts:
         request: Request,
         client: Client,
         credential: Credential,
-        recorder: Recorder,
+        record: RecordAll,
         metrics: Metrics,
     ) -> None:
         self.id = interception_id
         self.ended = False
         self.began = perf_counter()
         self.waited = 0.0
-        """Seconds spent waiting for the client or the upstream."""
+        """Seconds spent waiting for the client, the upstream or a tool."""
         self.waited_for_upstream = 0.0
         """Seconds from sending the request upstream to the head of the answer."""
-        self._provider, self._route, self._method = provider, route, method
+        self._provider, self._route = provider, route
         self._actor, self._request, self._client, self._credential = actor, request, client, credential
-        self._recorder, self._metrics = recorder, metrics
+        self._record, self._metrics = record, metrics
+        self._series = metrics.series(provider.name, request.model, route, method, actor.id, client.name)
         self._retries: list[str] = []
         self._usage = Usage()
-        self._model = metrics.model(request.model)
-        self._initiator = metrics.actor(actor.id)
-        self._inflight = metrics.child(metrics.inflight, provider.name, self._model, route)
+        self._pending: list[Record] = []
 
     async def begin(self, user_agent: str | None) -> None:
         """Tell that the interception begins. Raises `Fault` (NOT_RECORDED) where that can not be kept."""
@@ -71,99 +71,114 @@ class Facts:
         if credential.secret:
             metadata["credential_length"] = len(credential.secret)
         now = datetime.now(UTC)
-        interception = Interception(
-            id=self.id,
-            initiator_id=self._actor.id,
-            provider=self._provider.type,
-            provider_name=self._provider.name,
-            model=request.model,
-            started_at=now,
-            route=self._route,
-            streaming=request.streaming,
-            client=self._client.name,
-            client_session_id=self._client.session_id,
-            user_agent=user_agent,
-            correlating_tool_call_id=request.correlating_tool_call_id,
-            credential_kind=credential.kind,
-            credential_hint=credential.hint,
-            metadata=metadata,
-        )
+        records: list[Record] = [
+            Interception(
+                id=self.id,
+                initiator_id=self._actor.id,
+                provider=self._provider.type,
+                provider_name=self._provider.name,
+                model=request.model,
+                started_at=now,
+                route=self._route,
+                streaming=request.streaming,
+                client=self._client.name,
+                client_session_id=self._client.session_id,
+                user_agent=user_agent,
+                correlating_tool_call_id=request.correlating_tool_call_id,
+                credential_kind=credential.kind,
+                credential_hint=credential.hint,
+                metadata=metadata,
+            )
+        ]
+        if request.prompt is not None:
+            records.append(PromptUsage(id=new_id(), interception_id=self.id, prompt=request.prompt, created_at=now))
         try:
-            await self._recorder.record_interception(interception)
-        except Exception as error:  # a host may bring any recorder
+            await self._record(records)
+        except Exception as error:
             _log.error("refused an exchange that can not be recorded: %s", error)
-            self._metrics.child(self._metrics.unrecorded, "interception").inc()
+            self._metrics.unrecorded.inc(len(records))
             cause = "the exchange can not be recorded at the moment, and is therefore refused"
             raise Fault(Kind.NOT_RECORDED, cause, retry_after=RETRY_AFTER) from error
-        self._inflight.inc()
+        self._series.inflight.inc()
         if request.prompt is not None:
-            prompt = PromptUsage(id=_new_id(), interception_id=self.id, prompt=request.prompt, created_at=now)
-            await self._keep("prompt", self._recorder.record_prompt_usage(prompt))
-            self._count(self._metrics.prompts, self._initiator, self._client.name)
+            self._series.prompts().inc()
 
     def retried(self, why: str) -> None:
         """Tell that the request is sent upstream once more."""
         self._retries.append(why)
-        self._metrics.child(self._metrics.retries, self._provider.name, why).inc()
+        self._metrics.retries.labels(self._provider.name, why).inc()
 
-    async def turn(self, turn: Turn, *, cut: bool, injected: Container[str] = ()) -> None:
-        """Tell what one turn showed; where it was cut, its counts are marked as partial.
+    def turn(self, turn: Turn, *, cut: bool, injected: Container[str] = ()) -> None:
+        """Tell what one turn showed, to be kept by the next `keep` or `end`; where it was cut, its counts are partial.
 
         Calls of the `injected` tools are told of by `injected_call`, once they have run.
         """
         now = datetime.now(UTC)
         if turn.usage:
-            await self._tokens(turn, turn.usage, now, partial=cut and not turn.counted)
+            self._tokens(turn, turn.usage, now, partial=cut and not turn.counted)
         for call in turn.tool_calls:
             if call.name in injected and not cut:
                 continue
-            usage = ToolUsage(
-                id=_new_id(),
+            self._pending.append(
+                ToolUsage(
+                    id=new_id(),
+                    interception_id=self.id,
+                    provider_response_id=turn.response_id,
+                    provider_tool_call_id=call.id,
+                    tool=call.name,
+                    input=call.arguments,
+                    metadata={} if call.complete else {"partial": True},
+                    created_at=now,
+                )
+            )
+            self._series.selection(call.name).inc()
+        for thought in turn.thoughts:
+            self._pending.append(
+                ModelThought(
+                    id=new_id(),
+                    interception_id=self.id,
+                    provider_response_id=turn.response_id,
+                    content=thought.content,
+                    metadata={"source": thought.source},
+                    created_at=now,
+                )
+            )
+
+    def injected_call(self, call: ToolCall, tool: InjectedTool, outcome: Outcome, turn: Turn) -> None:
+        """Tell of a call that the gateway ran, to be kept by the next `keep` or `end`."""
+        self._pending.append(
+            ToolUsage(
+                id=new_id(),
                 interception_id=self.id,
                 provider_response_id=turn.response_id,
                 provider_tool_call_id=call.id,
-                tool=call.name,
+                tool=tool.name,
                 input=call.arguments,
-                metadata={} if call.complete else {"partial": True},
-                created_at=now,
+                injected=True,
+                server_url=tool.server_url,
+                invocation_error=outcome.error,
+                metadata={"duration_ms": round(outcome.duration * 1000, 1)},
+                created_at=datetime.now(UTC),
             )
-            await self._keep("tool", self._recorder.record_tool_usage(usage))
-            self._count(self._metrics.selections, self._metrics.tool(call.name))
-        for thought in turn.thoughts:
-            record = ModelThought(
-                id=_new_id(),
-                interception_id=self.id,
-                provider_response_id=turn.response_id,
-                content=thought.content,
-                metadata={"source": thought.source},
-                created_at=now,
-            )
-            await self._keep("thought", self._recorder.record_model_thought(record))
-
-    async def injected_call(self, call: ToolCall, tool: InjectedTool, outcome: Outcome, turn: Turn) -> None:
-        """Tell of a call that the gateway ran."""
-        usage = ToolUsage(
-            id=_new_id(),
-            interception_id=self.id,
-            provider_response_id=turn.response_id,
-            provider_tool_call_id=call.id,
-            tool=tool.name,
-            input=call.arguments,
-            injected=True,
-            server_url=tool.server_url,
-            invocation_error=outcome.error,
-            metadata={"duration_ms": round(outcome.duration * 1000, 1)},
-            created_at=datetime.now(UTC),
         )
-        await self._keep("tool", self._recorder.record_tool_usage(usage))
-        self._count(self._metrics.invocations, tool.server, self._metrics.tool(tool.name))
+        self._series.invocation(tool.server, tool.name).inc()
+
+    async def keep(self) -> None:
+        """Record what was told since the last time. The exchange goes on where that fails."""
+        records, self._pending = self._pending, []
+        if not records:
+            return
+        try:
+            await self._record(records)
+        except Exception as error:  # noqa: BLE001  # a host may bring any recorder
+            _log.error("lost records of interception %s: %s", self.id, error)
+            self._metrics.unrecorded.inc(len(records))
 
     async def end(self, status: Status, http_status: int | None, error: ProviderError | None = None) -> None:
         """Tell how the interception ended; only the first end counts."""
         if self.ended:
             return
         self.ended = True
-        self._inflight.dec()
         record = InterceptionEnded(
             interception_id=self.id,
             ended_at=datetime.now(UTC),
@@ -173,12 +188,14 @@ class Facts:
             error_message=self._safe(error.message) if error else None,
             metadata={"retries": self._retries} if self._retries else {},
         )
-        await self._keep("end", self._recorder.record_interception_ended(record))
+        self._pending.append(record)
+        await self.keep()
         took = perf_counter() - self.began
-        metrics = self._metrics
-        self._count(metrics.interceptions, status, self._route, self._method, self._initiator, self._client.name)
-        metrics.child(metrics.durations, self._provider.name, self._model).observe(took)
-        metrics.child(metrics.overhead, self._provider.name).observe(took - self.waited)
+        series = self._series
+        series.inflight.dec()
+        series.ended(status).inc()
+        series.duration.observe(took)
+        series.overhead.observe(took - self.waited)
         if _log.isEnabledFor(logging.INFO):
             self._write_line(record, took)
 
@@ -188,47 +205,36 @@ class Facts:
         Source: https://www.w3.org/TR/server-timing/, in milliseconds.
         """
         added = perf_counter() - self.began - self.waited
-        self._metrics.child(self._metrics.added_first_byte, self._provider.name).observe(added)
+        self._series.added_first_byte.observe(added)
         return b"aibridge;dur=%.2f, upstream;dur=%.1f" % (added * 1000, self.waited_for_upstream * 1000)
 
-    async def _tokens(self, turn: Turn, usage: Usage, now: datetime, *, partial: bool) -> None:
-        record = TokenUsage(
-            id=_new_id(),
-            interception_id=self.id,
-            provider_response_id=turn.response_id,
-            input_tokens=usage.input,
-            output_tokens=usage.output,
-            cache_read_input_tokens=usage.cache_read,
-            cache_write_input_tokens=usage.cache_write,
-            metadata={**usage.extra, "partial": True} if partial else usage.extra,
-            created_at=now,
+    def _tokens(self, turn: Turn, usage: Usage, now: datetime, *, partial: bool) -> None:
+        self._pending.append(
+            TokenUsage(
+                id=new_id(),
+                interception_id=self.id,
+                provider_response_id=turn.response_id,
+                input_tokens=usage.input,
+                output_tokens=usage.output,
+                cache_read_input_tokens=usage.cache_read,
+                cache_write_input_tokens=usage.cache_write,
+                metadata={**usage.extra, "partial": True} if partial else usage.extra,
+                created_at=now,
+            )
         )
-        await self._keep("tokens", self._recorder.record_token_usage(record))
+        before = self._usage
         self._usage = Usage(
-            self._usage.input + usage.input,
-            self._usage.output + usage.output,
-            self._usage.cache_read + usage.cache_read,
-            self._usage.cache_write + usage.cache_write,
+            before.input + usage.input,
+            before.output + usage.output,
+            before.cache_read + usage.cache_read,
+            before.cache_write + usage.cache_write,
         )
-        counts = {
-            **usage.extra,
-            "input": usage.input,
-            "output": usage.output,
-            "cache_read_input_tokens": usage.cache_read,
-            "cache_write_input_tokens": usage.cache_write,
-        }
-        self._metrics.count_tokens(self._provider.name, self._model, self._initiator, self._client.name, counts)
-
-    async def _keep(self, kind: str, recording: Awaitable[None]) -> None:
-        """Record a fact of a running exchange, which goes on where that fails."""
-        try:
-            await recording
-        except Exception as error:  # noqa: BLE001  # a host may bring any recorder
-            _log.error("lost a record of interception %s (%s): %s", self.id, kind, error)
-            self._metrics.child(self._metrics.unrecorded, kind).inc()
-
-    def _count(self, metric: Any, *labels: str) -> None:
-        self._metrics.child(metric, self._provider.name, self._model, *labels).inc()
+        self._series.count_tokens("input", usage.input)
+        self._series.count_tokens("output", usage.output)
+        self._series.count_tokens("cache_read_input_tokens", usage.cache_read)
+        self._series.count_tokens("cache_write_input_tokens", usage.cache_write)
+        for name, value in usage.extra.items():
+            self._series.count_tokens(name, value)
 
     def _safe(self, text: str | None) -> str | None:
         """A provider's words, without the credential that it may quote."""
@@ -258,7 +264,3 @@ class Facts:
             "overhead_ms": round((took - self.waited) * 1000, 2),
         }
         _log.info("interception %s", end.status, extra={"facts": facts})
-
-
-def _new_id() -> str:
-    return str(uuid4())

@@ -10,51 +10,48 @@ from aibridge.providers.credential import CREDENTIAL_HEADERS, Credential
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
+TextHeaders = Sequence[tuple[str, str]]
+"""Names in lower case."""
+
 HOP_BY_HOP = frozenset(
     {
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
     }
 )
 
-_NOT_FORWARDED = (
-    HOP_BY_HOP
-    | {b"host", b"content-length", b"accept-encoding", b"expect"}
-    | {name.encode() for name in CREDENTIAL_HEADERS}
-)
+_NOT_FORWARDED = HOP_BY_HOP | CREDENTIAL_HEADERS | {"host", "content-length", "accept-encoding", "expect"}
 
 _ACTOR_ID = "X-AI-Bridge-Actor-ID"
 _ACTOR_METADATA = "X-AI-Bridge-Actor-Metadata-"
-_ACTOR_PREFIX = b"x-ai-bridge-actor-"
+_ACTOR_PREFIX = "x-ai-bridge-actor-"
 
 
-def by_name(headers: RawHeaders) -> dict[str, str]:
-    """Headers by their lower-case names; of those sent more than once, the first."""
-    found: dict[str, str] = {}
-    for name, value in headers:
-        found.setdefault(name.decode("latin-1").lower(), _text(value))
-    return found
+def as_text(headers: RawHeaders) -> list[tuple[str, str]]:
+    """Headers as text, names in lower case."""
+    return [(name.decode("latin-1").lower(), _text(value)) for name, value in headers]
 
 
-def for_upstream(headers: RawHeaders, credential: Credential, actor: Actor | None) -> list[tuple[str, str]]:
+def by_name(headers: TextHeaders) -> dict[str, str]:
+    """Headers by their names; of those sent more than once, the first."""
+    return dict(reversed(headers))
+
+
+def for_upstream(headers: TextHeaders, credential: Credential, actor: Actor | None) -> list[tuple[str, str]]:
     """What the provider gets of a client's headers, with its credential; and who the actor is, where one is given.
 
     No coding is asked for, since the answer goes to the client as it comes, and the client may read none.
     """
     dropped = _NOT_FORWARDED | _named_by_connection(headers)
-    passed = [
-        (name.decode("latin-1"), _text(value))
-        for name, value in headers
-        if name.lower() not in dropped and not name.lower().startswith(_ACTOR_PREFIX)
-    ]
+    passed = [field for field in headers if field[0] not in dropped and not field[0].startswith(_ACTOR_PREFIX)]
     passed.append(("Accept-Encoding", "identity"))
     if credential.header:
         passed.append(credential.header)
@@ -65,13 +62,20 @@ def for_upstream(headers: RawHeaders, credential: Credential, actor: Actor | Non
 
 def for_client(headers: RawHeaders, without: Iterable[bytes] = ()) -> list[tuple[bytes, bytes]]:
     """What the client gets of a provider's headers."""
-    dropped = HOP_BY_HOP | _named_by_connection(headers) | frozenset(without)
-    return [(low, value) for name, value in headers if (low := name.lower()) not in dropped]
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = _named_by_connection(
+        [("connection", value.decode("latin-1")) for name, value in lowered if name == b"connection"]
+    )
+    dropped = _DROPPED_ON_THE_WAY_BACK.union(without, (name.encode("latin-1") for name in named))
+    return [field for field in lowered if field[0] not in dropped]
 
 
-def _named_by_connection(headers: RawHeaders) -> frozenset[bytes]:
-    values = [value for name, value in headers if name.lower() == b"connection"]
-    return frozenset(part.strip().lower() for value in values for part in value.split(b","))
+def _named_by_connection(headers: TextHeaders) -> frozenset[str]:
+    values = [value for name, value in headers if name == "connection"]
+    return frozenset(part.strip().lower() for value in values for part in value.split(","))
+
+
+_DROPPED_ON_THE_WAY_BACK = frozenset(name.encode() for name in HOP_BY_HOP)
 
 
 def _of_actor(actor: Actor) -> list[tuple[str, str]]:

@@ -199,12 +199,14 @@ class Carrier:
             raise Fault(Kind.UPSTREAM_FAULT, f"the answer of {self._sending.provider} ended before it was complete")
         tools = self._tools
         self._told = True
-        await self._facts.turn(turn, cut=not turn.complete, injected=tools.merge.names if tools else ())
-        if not (tools and tools.merge.waiting):
-            if tools and turn.complete:
-                await tools.remember()
-            failed = turn.error is not None or status >= 400
-            await self._facts.end("failed" if failed else "completed", status, turn.error)
+        self._facts.turn(turn, cut=not turn.complete, injected=tools.merge.names if tools else ())
+        if tools and tools.merge.waiting:
+            await self._facts.keep()
+            return
+        if tools and turn.complete:
+            await tools.remember()
+        failed = turn.error is not None or status >= 400
+        await self._facts.end("failed" if failed else "completed", status, turn.error)
 
     async def _fail(self, fault: Fault) -> None:
         """Tell the client of a fault: by an error answer, or, where an answer has begun, by an event and a cut.
@@ -230,7 +232,7 @@ class Carrier:
         if self._reading and not self._told:
             with suppress(EventTooLarge):
                 self._reading.close()
-            await self._facts.turn(self._reading.reader.turn, cut=True)
+            self._facts.turn(self._reading.reader.turn, cut=True)
         await self._facts.end(status, self._status or http_status, error)
 
     async def _keep_alive(self) -> None:

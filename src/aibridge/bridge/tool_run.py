@@ -57,6 +57,7 @@ class ToolRun:
         self.goes_on = self.merge.goes_on and self._turns_left > 0
         async with asyncio.TaskGroup() as running:
             tasks = [running.create_task(self._call(call, turn)) for call in calls]
+        await self._facts.keep()
         self.merge.add_results([Answered(call, task.result()) for call, task in zip(calls, tasks, strict=True)])
 
     async def _call(self, call: ToolCall, turn: Turn) -> ToolResult:
@@ -66,7 +67,7 @@ class ToolRun:
             outcome = await self._toolbox.call(tool, call.arguments, self._actor)
         except asyncio.CancelledError:
             cut = Outcome(failure("the call was cancelled"), "cancelled", perf_counter() - began)
-            await self._facts.injected_call(call, tool, cut, turn)
+            self._facts.injected_call(call, tool, cut, turn)
             raise
-        await self._facts.injected_call(call, tool, outcome, turn)
+        self._facts.injected_call(call, tool, outcome, turn)
         return outcome.result

@@ -8,6 +8,9 @@ from types import TracebackType
 
 from aibridge.bridge.asgi import Receive
 
+_PATIENCE = 0.05
+"""Seconds until a client's leaving is watched for: most exchanges that are whole by then need no watch."""
+
 
 class Why(Enum):
     """What interrupts an exchange."""
@@ -30,12 +33,13 @@ class Watch:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._why: Why | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Watch:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._listening = asyncio.create_task(self._listen())
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._begin_to_listen)
         return self
 
     def interrupt(self, why: Why) -> None:
@@ -47,12 +51,17 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._listening.cancel()
+        self._timer.cancel()
+        if self._listening:
+            self._listening.cancel()
         if self._why is None:
             return
         others = self._task.uncancel()  # somebody else may have cancelled the task as well
         if kind is asyncio.CancelledError and others == 0:
             raise Interrupted(self._why) from None
+
+    def _begin_to_listen(self) -> None:
+        self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("aibridge.mcp")
 
+_LONGEST_GOODBYE = 10.0
+"""Seconds; longer than it takes to stop a program that does not want to."""
+
 _BETWEEN_LISTINGS = 1.0
 """Seconds; a server whose tools change all the time is not listened to more often."""
 
@@ -55,6 +58,7 @@ class Connection:
         self._keeper: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[Any]] = set()
         self._client: asyncio.Future[Client] | None = None
+        self._closing = False
         self._ended = asyncio.Event()
         self._to_list = asyncio.Event()
 
@@ -70,10 +74,12 @@ class Connection:
 
     async def aclose(self) -> None:
         """End the session and all calls."""
-        running = [*self._calls, *filter(None, [self._keeper])]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        self._closing = True
+        running = {*self._calls, *filter(None, [self._keeper])}
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=_LONGEST_GOODBYE)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> CallToolResult:
         """Call a tool, waiting for a connection that is being made.
@@ -141,6 +147,8 @@ class Connection:
                         await self._live(client)
             except Exception as fault:  # noqa: BLE001  # whatever happens to a server, it is tried again
                 error = reason(fault, channel.refused_with)
+            if self._closing:  # a fault at the same moment takes the place of the cancellation
+                return
             if anyio.current_time() - began >= self._timing.stable:
                 failures = 0
                 self._lost(error)
@@ -157,12 +165,14 @@ class Connection:
             max_answer_size=self._max_answer_size,
             patience=self._timing.list,
             on_end=self._end,
+            on_doubt=self.look_again,
         )
 
     def _end(self) -> None:
         """There is nothing more to come from this session."""
         if not self._ended.is_set():
             self._ended.set()
+            self.look_again()
             if self.connected:
                 self._await_client()
 

@@ -41,13 +41,17 @@ class SessionClient(httpx2.AsyncClient):
 
     `max_answer_size` bounds an answer that is no event stream, in bytes. `on_session_end` is called when the server
     says that it does not know the session (any more), for which the specification wants a new one
-    (https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management).
+    (https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management). `on_doubt` is
+    called when the stream of the server's own messages breaks off, which the transport keeps to itself.
     """
 
-    def __init__(self, max_answer_size: int, on_session_end: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self, max_answer_size: int, on_session_end: Callable[[], None], on_doubt: Callable[[], None], **options: Any
+    ) -> None:
         super().__init__(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20), **options)
         self._max_answer_size = max_answer_size
         self._on_session_end = on_session_end
+        self._on_doubt = on_doubt
         self._calls: dict[int | str, _Call] = {}
         self.refused_with: int | None = None
         """The status of the last answer, where it was an error."""
@@ -56,6 +60,8 @@ class SessionClient(httpx2.AsyncClient):
         """Send a request; a tool call that fails on the way gets an error as its answer, and no exception."""
         message = _decoder.decode(request.content) if request.method == "POST" and _is_json(request) else _Message()
         self._be_patient(request, message)
+        if request.method == "GET":
+            return await self._open_stream(request, message, options)
         if message.method != "tools/call" or message.id is None:
             return await self._send(request, message, options)
         call = self._calls[message.id] = _Call(partial(self._calls.pop, message.id, None))
@@ -78,6 +84,16 @@ class SessionClient(httpx2.AsyncClient):
         """Close the connection that waits for the answer to a call, if there is one."""
         if call := self._calls.get(request_id):
             call.abandon()
+
+    async def _open_stream(self, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
+        try:
+            response = await self._send(request, message, options)
+        except httpx2.TransportError:
+            self._on_doubt()
+            raise
+        if response.is_success:
+            response.stream = _Watched(response.stream, self._on_doubt)
+        return response
 
     async def _send(self, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
         response = await super().send(request, **options)
@@ -158,6 +174,24 @@ class _Relayed(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._call.end()
+        await self._stream.aclose()
+
+
+class _Watched(httpx2.AsyncByteStream):
+    """A body that calls `on_end` when it ends, for whatever reason."""
+
+    def __init__(self, stream: Any, on_end: Callable[[], None]) -> None:
+        self._stream = stream
+        self._on_end = on_end
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._stream:
+                yield chunk
+        finally:
+            self._on_end()
+
+    async def aclose(self) -> None:
         await self._stream.aclose()
 
 

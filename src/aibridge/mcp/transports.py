@@ -31,16 +31,23 @@ class Channel:
     """One way to one server, for one session.
 
     `max_answer_size` is in bytes and `patience`, for all but calls and streams, in seconds. `on_end` is called when
-    nothing more can come from the server.
+    nothing more can come from the server, and `on_doubt` when that may be so.
     """
 
     def __init__(
-        self, config: ServerConfig, *, max_answer_size: int, patience: float, on_end: Callable[[], None]
+        self,
+        config: ServerConfig,
+        *,
+        max_answer_size: int,
+        patience: float,
+        on_end: Callable[[], None],
+        on_doubt: Callable[[], None],
     ) -> None:
         self._config = config
         self._max_answer_size = max_answer_size
         self._patience = patience
         self._on_end = on_end
+        self._on_doubt = on_doubt
         self._http: SessionClient | None = None
 
     @property
@@ -81,7 +88,12 @@ class Channel:
         self, headers: Mapping[str, str] | None = None, timeout: Any = None, auth: httpx2.Auth | None = None
     ) -> SessionClient:
         self._http = SessionClient(
-            self._max_answer_size, self._on_end, headers={**(headers or {})}, timeout=timeout, auth=auth
+            self._max_answer_size,
+            self._on_end,
+            self._on_doubt,
+            headers={**(headers or {})},
+            timeout=timeout,
+            auth=auth,
         )
         return self._http
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,10 +42,22 @@ class TextFormatter(logging.Formatter):
         return super().format(record) + told
 
 
+class StandardError(logging.Handler):
+    """Writes each line to standard error at once, in one piece, so that lines of several workers do not mix."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; a log that can not be written stops nothing."""
+        with suppress(OSError):
+            os.write(2, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+
+
 def configure(form: str, level: str) -> None:
     """Send the log of the whole process to standard error; `form` is `json`, `text`, or `auto`: text on a terminal."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler()
+    # What no line shows need not be found out (docs.python.org/3/howto/logging.html#optimization).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = StandardError()
     handler.setFormatter(TextFormatter() if text else JSONFormatter())
     handler.addFilter(_is_news)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -6,7 +6,6 @@ lets one scrape show the sum over them (https://prometheus.github.io/client_pyth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +13,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 MOST_VALUES = 1000
 """How many values a label has that clients choose; what comes after them reads `other`."""
+
+MOST_SERIES = 10_000
+"""How many combinations of labels are kept at hand; Prometheus' client keeps those that were used all the same."""
 
 OTHER = "other"
 
@@ -46,7 +48,7 @@ class Metrics:
     ) -> None:
         at: dict[str, Any] = {"registry": registry, "namespace": namespace}
         self._models, self._tools, self._actors = Labels(most_values), Labels(most_values), Labels(most_values)
-        self._children: dict[tuple[Any, ...], Any] = {}
+        self._series: dict[tuple[str, ...], Series] = {}
         who = ("initiator_id", "client")
         self.interceptions = Counter(
             "interceptions",
@@ -100,7 +102,7 @@ class Metrics:
         self.breaker_rejects = Counter(
             "circuit_breaker_rejects", "Requests that an open circuit breaker refused.", guarded, **at
         )
-        self.unrecorded = Counter("unrecorded", "Records that could not be kept.", ("kind",), **at)
+        self.unrecorded = Counter("unrecorded", "Records that could not be kept.", **at)
         self.overhead = Histogram(
             "overhead_seconds",
             "Time in an interception that was not spent waiting for the client, the upstream or a tool.",
@@ -124,34 +126,73 @@ class Metrics:
         """A tool's name as a label."""
         return self._tools(name)
 
-    def actor(self, actor_id: str) -> str:
-        """An actor's id as a label."""
-        return self._actors(actor_id)
-
-    def child(self, metric: Any, *values: str) -> Any:
-        """A metric with label values, kept at hand: looking it up anew costs more than counting."""
-        key = (metric, *values)
-        found = self._children.get(key)
+    def series(self, provider: str, model: str, route: str, method: str, initiator: str, client: str) -> Series:
+        """What is counted for interceptions with these labels."""
+        labels = (provider, self._models(model), route, method, self._actors(initiator), client)
+        found = self._series.get(labels)
         if found is None:
-            found = self._children[key] = metric.labels(*values)
+            if len(self._series) >= MOST_SERIES:
+                self._series.clear()
+            found = self._series[labels] = Series(self, *labels)
         return found
 
     def breaker_changed(self, provider: str, endpoint: str, model: str, state: float) -> None:
         """A circuit breaker is closed (0), half-open (0.5) or open (1) from now on."""
         labels = (provider, endpoint, self.model(model))
-        self.child(self.breaker_state, *labels).set(state)
+        self.breaker_state.labels(*labels).set(state)
         if state == 1:
-            self.child(self.breaker_trips, *labels).inc()
+            self.breaker_trips.labels(*labels).inc()
 
     def breaker_rejected(self, provider: str, endpoint: str, model: str) -> None:
         """A circuit breaker refused a request."""
-        self.child(self.breaker_rejects, provider, endpoint, self.model(model)).inc()
+        self.breaker_rejects.labels(provider, endpoint, self.model(model)).inc()
 
-    def count_tokens(self, provider: str, model: str, actor: str, client: str, counts: Mapping[str, Any]) -> None:
-        """Add the counts of one turn, by type; what is no positive whole number is no count."""
-        for kind, value in counts.items():
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                self.child(self.tokens, provider, model, kind, actor, client).inc(value)
+
+class Series:
+    """The metrics of interceptions that share their labels, kept at hand: looking them up costs more than counting."""
+
+    def __init__(
+        self, metrics: Metrics, provider: str, model: str, route: str, method: str, initiator: str, client: str
+    ) -> None:
+        self.inflight = metrics.inflight.labels(provider, model, route)
+        self.duration = metrics.durations.labels(provider, model)
+        self.overhead = metrics.overhead.labels(provider)
+        self.added_first_byte = metrics.added_first_byte.labels(provider)
+        self._metrics = metrics
+        self._model = (provider, model)
+        self._who = (initiator, client)
+        self._route = (route, method)
+        self._ended: dict[str, Counter] = {}
+        self._tokens: dict[str, Counter] = {}
+        self._prompts: Counter | None = None
+
+    def ended(self, status: str) -> Counter:
+        """Interceptions that ended so."""
+        if status not in self._ended:
+            self._ended[status] = self._metrics.interceptions.labels(*self._model, status, *self._route, *self._who)
+        return self._ended[status]
+
+    def prompts(self) -> Counter:
+        """Prompts of users."""
+        if self._prompts is None:
+            self._prompts = self._metrics.prompts.labels(*self._model, *self._who)
+        return self._prompts
+
+    def count_tokens(self, kind: str, value: object) -> None:
+        """Add a count of tokens; what is no positive whole number is no count."""
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            return
+        if kind not in self._tokens:
+            self._tokens[kind] = self._metrics.tokens.labels(*self._model, kind, *self._who)
+        self._tokens[kind].inc(value)
+
+    def selection(self, tool: str) -> Counter:
+        """Calls of a client's own tool."""
+        return self._metrics.selections.labels(*self._model, self._metrics.tool(tool))
+
+    def invocation(self, server: str, tool: str) -> Counter:
+        """Calls of an injected tool."""
+        return self._metrics.invocations.labels(*self._model, server, self._metrics.tool(tool))
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from aibridge.records import Record
 
 logger = logging.getLogger("aibridge.recording")
 
-_GATHER = 0.03
+_GATHER = 0.2
 """How long records are let come in after the first, in seconds, so that they are stored in batches."""
 _LOOK = 3.0
 """Seconds between two looks for the journals of dead processes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from aibridge.errors import RecordingError
@@ -62,11 +63,21 @@ class Ledger:
                 "The store did not answer in time; records stay in the journal for the next process to store"
             )
 
+    async def record_all(self, records: Sequence[Record], /) -> None:
+        """Keep records in one write; with an interception among them, as `record_interception` does."""
+        if any(isinstance(record, Interception) for record in records):
+            self._begin(*records)
+        else:
+            self._append(*records)
+
     async def record_interception(self, record: Interception, /) -> None:
         """Keep that an interception has begun; RecordingError where that is required and not possible now."""
+        self._begin(record)
+
+    def _begin(self, *records: Record) -> None:
         journal, follower = self._running()
         try:
-            written = journal.append(record, keep=not self._required)
+            written = journal.append(*records, keep=not self._required)
         except RecordingError:
             if self._required:
                 raise
@@ -119,9 +130,9 @@ class Ledger:
         """Records lost because neither the journal nor the store took them and the memory for them was full."""
         return self._journal.dropped if self._journal is not None else 0
 
-    def _append(self, record: Record) -> None:
+    def _append(self, *records: Record) -> None:
         journal, follower = self._running()
-        journal.append(record)
+        journal.append(*records)
         follower.wake()
 
     def _running(self) -> tuple[Journal, Follower]:

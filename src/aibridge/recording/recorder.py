@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from aibridge.records import Interception, InterceptionEnded, ModelThought, PromptUsage, TokenUsage, ToolUsage
+from aibridge.records import (
+    Interception,
+    InterceptionEnded,
+    ModelThought,
+    PromptUsage,
+    Record,
+    TokenUsage,
+    ToolUsage,
+)
 
 
 @runtime_checkable
@@ -37,3 +46,42 @@ class Recorder(Protocol):
 
     async def record_model_thought(self, record: ModelThought, /) -> None:
         """Keep a thought."""
+
+
+@runtime_checkable
+class BatchRecorder(Recorder, Protocol):
+    """A recorder that would rather take together what belongs together; the bridge then calls only this."""
+
+    async def record_all(self, records: Sequence[Record], /) -> None:
+        """Keep records, in their order. Raises `RecordingError` as the methods for one record do."""
+
+
+RecordAll = Callable[[Sequence[Record]], Awaitable[None]]
+
+
+def batching(recorder: Recorder) -> RecordAll:
+    """What hands several records over, in their order, in whichever way the recorder takes them."""
+    if isinstance(recorder, BatchRecorder):
+        return recorder.record_all
+    methods: dict[type[Any], Callable[[Any], Awaitable[None]]] = {
+        Interception: recorder.record_interception,
+        InterceptionEnded: recorder.record_interception_ended,
+        TokenUsage: recorder.record_token_usage,
+        PromptUsage: recorder.record_prompt_usage,
+        ToolUsage: recorder.record_tool_usage,
+        ModelThought: recorder.record_model_thought,
+    }
+
+    async def record_each(records: Sequence[Record]) -> None:
+        fault: Exception | None = None
+        for record in records:
+            try:
+                await methods[type(record)](record)
+            except Exception as error:  # the others are to be kept all the same
+                if isinstance(record, Interception):
+                    raise
+                fault = error
+        if fault:
+            raise fault
+
+    return record_each

@@ -1,7 +1,7 @@
 """The gateway at work, for somebody who has neither a key nor, perhaps, a network.
 
 Everything is real but the provider: the gateway, its port, its journal and its database, in a folder that is deleted
-at the end.
+at the end, and an MCP server, a program that the gateway starts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -28,11 +29,14 @@ from aibridge.server.demo_exchanges import Exchange, Seen, exchanges
 from aibridge.server.gateway import Gateway
 from aibridge.server.report_text import print_sessions, print_shown, print_usage
 from aibridge.server.reports import Shown, reading
-from aibridge.server.settings import Provider, Settings, Storage
+from aibridge.server.settings import MCPServer, Provider, Settings, Storage
 from aibridge.server.values import Secret
 
 _PAUSE = 0.01
 """Seconds between two events of the simulated upstream, so that streaming can be seen."""
+
+_TOOLS_WITHIN = 20.0
+"""Seconds until the MCP server must have told its tools."""
 
 _STORED_WITHIN = 10.0
 """Seconds until all that happened must be in the database."""
@@ -58,7 +62,9 @@ def _listening(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise SettingsError(f"port {port} can not be had ({os.strerror(error.errno or 0)}): name another with --port") from error
+        raise SettingsError(
+            f"port {port} can not be had ({os.strerror(error.errno or 0)}): name another with --port"
+        ) from error
 
 
 def _settings(folder: Path, upstream: str) -> Settings:
@@ -82,6 +88,7 @@ def _settings(folder: Path, upstream: str) -> Settings:
                 max_retries=0,
             ),
         ),
+        mcp_servers=(MCPServer(name="demo", command=(sys.executable, "-m", "aibridge.server.demo_tools")),),
     )
 
 
@@ -89,8 +96,10 @@ async def _demo(settings: Settings, listening: socket.socket, *, once: bool) -> 
     console = Console(highlight=False)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     done: list[tuple[Exchange, Seen]] = []
-    async with _serving(Gateway(settings), listening), aiohttp.ClientSession() as http:
+    gateway = _DemoGateway(settings)
+    async with _serving(gateway, listening), aiohttp.ClientSession() as http:
         console.print(f"The gateway listens on {url}; its provider is simulated.\n")
+        await gateway.tools_are_there()
         async for exchange, seen in exchanges(http, url):
             done.append((exchange, seen))
             _show(console, len(done), exchange, seen)
@@ -106,6 +115,16 @@ async def _demo(settings: Settings, listening: socket.socket, *, once: bool) -> 
             _show_how_to_go_on(console, url, settings.storage)
             await _interruption()
     return 0
+
+
+class _DemoGateway(Gateway):
+    async def tools_are_there(self) -> None:
+        """Return once the MCP server's tools are offered; also when it takes too long, for the exchanges show that."""
+        deadline = monotonic() + _TOOLS_WITHIN
+        while self._tool_servers and not all(state.tools for state in self._tool_servers.states):
+            if monotonic() > deadline:
+                return
+            await asyncio.sleep(0.02)
 
 
 class _Server(uvicorn.Server):

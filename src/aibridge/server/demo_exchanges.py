@@ -161,6 +161,17 @@ _EACH_ON_ITS_OWN = (
         facts=frozenset({"prompt", "thought", "token_usage"}),
     ),
     Exchange(
+        title="The model calls a tool of an MCP server: the gateway runs it, and the client sees one message",
+        actor="ada",
+        path="/anthropic/v1/messages",
+        headers=_ANTHROPIC_SDK,
+        body=_message(
+            [{"role": "user", "content": 'When is high water? [[call bmcp_demo_high_water {"harbour": "Lyme"}]]'}],
+            stream=True,
+        ),
+        facts=frozenset({"prompt", "tool_call", "token_usage"}),
+    ),
+    Exchange(
         title="A client hangs up in the middle of an answer",
         actor="ada",
         path="/anthropic/v1/messages",
@@ -217,6 +228,8 @@ def _read_event(seen: Seen, event: dict[str, Any]) -> None:
     match event:
         case {"type": "content_block_start", "content_block": {"type": "tool_use", "id": call_id, "name": name}}:
             seen.call_id, seen.called = call_id, f"{name} "
+        case {"type": "content_block_start", "content_block": {"type": "text"}} if seen.said:
+            seen.said += " "
         case {"type": "content_block_delta", "delta": delta}:
             seen.thought += delta.get("thinking", "")
             seen.said += delta.get("text", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +17,8 @@ from aibridge.observe.metrics import Metrics
 from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider, Provider
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.memory import SQLiteTurnMemory
-from aibridge.recording.stores import store_for
+from aibridge.recording.stores import Store, store_for
+from aibridge.records import Record
 from aibridge.server.auth import authentication
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings
@@ -37,8 +40,9 @@ class Gateway:
         self._settings = settings
         self._authenticate = authentication(settings.auth)
         self._registry = CollectorRegistry()
-        self._ledger = Ledger(
-            settings.storage.journal_dir, store_for(settings.storage.url), required=settings.storage.required
+        metrics = Metrics(self._registry, namespace=settings.metrics.namespace)
+        self._ledger = _CountedLedger(
+            metrics, settings.storage.journal_dir, store_for(settings.storage.url), required=settings.storage.required
         )
         upstream, breaker = settings.upstream, settings.breaker
         self._tool_servers = _tool_servers(settings)
@@ -46,7 +50,7 @@ class Gateway:
         self._bridge = RequestBridge(
             [provider_of(each) for each in settings.providers],
             self._ledger,
-            Metrics(self._registry, namespace=settings.metrics.namespace),
+            metrics,
             toolbox=self._tool_servers,
             memory=self._memory,
             max_turns=settings.tools.max_turns,
@@ -110,6 +114,21 @@ class Gateway:
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         await answer(send, 200, [(b"content-type", scrape.CONTENT_TYPE)], scrape.scrape(self._registry))
+
+
+class _CountedLedger(Ledger):
+    """A ledger that lets the metrics know of interceptions that went on though they were not safe in the journal."""
+
+    def __init__(self, metrics: Metrics, journal_dir: Path, store: Store, *, required: bool) -> None:
+        super().__init__(journal_dir, store, required=required)
+        self._metrics = metrics
+
+    async def record_all(self, records: Sequence[Record], /) -> None:
+        """Keep records in one write."""
+        before = self.unrecorded
+        await super().record_all(records)
+        if self.unrecorded > before:
+            self._metrics.unrecorded.inc(len(records))
 
 
 def provider_of(settings: ProviderSettings) -> Provider:

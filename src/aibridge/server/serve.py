@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import tempfile
+from contextlib import suppress
 from functools import partial
 from math import ceil
 
@@ -12,9 +15,11 @@ from uvicorn.supervisors import Multiprocess
 
 from aibridge.observe import log
 from aibridge.observe.scrape import MULTIPROCESS_DIR
+from aibridge.server.bounded_http import BoundedHTTP
 from aibridge.server.settings import Settings
 
 BACKLOG = 2048
+
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises `SettingsError` and `RecordingError` where the gateway can not start."""
@@ -25,7 +30,7 @@ def serve(settings: Settings) -> None:
         host=settings.server.host,
         port=settings.server.port,
         workers=settings.server.workers,
-        http="httptools",
+        http=BoundedHTTP,
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -51,6 +56,20 @@ def serve(settings: Settings) -> None:
 def _gateway(settings: Settings) -> object:
     """The application of one worker, made within it."""
     log.configure(settings.log.format, settings.log.level)
+    _raise_file_limit()
     from aibridge.server.gateway import Gateway
 
-    return Gateway(settings)
+    gateway = Gateway(settings)
+    # What is loaded by now stays; collecting garbage need not look at it again, nor so often.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 100)
+    return gateway
+
+
+def _raise_file_limit() -> None:
+    """Each stream takes two sockets: allow as many as the system lets a process have without asking anybody."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

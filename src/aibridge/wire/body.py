@@ -33,22 +33,25 @@ _parts = msgspec.json.Decoder(list[_Part])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+_NOT_UTF_8 = "the request body is not UTF-8"
+
+
 def read_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """The members of a request that the gateway needs.
 
     Only what the gateway can not do without makes it refuse a request: members that are not of the expected type are
-    taken as absent, for it is the provider's to judge them. Raises `Fault` (INVALID_REQUEST).
+    taken as absent, for it is the provider's to judge them, as are texts that are not looked at.
+    Raises `Fault` (INVALID_REQUEST).
     """
     try:
-        body.decode()
         try:
-            return json_bytes.decode(decoder, body)
+            return json_bytes.decode_strictly(decoder, body)
         except msgspec.ValidationError:
             return _read_leniently(decoder, body)
     except RecursionError:
         cause = "the request body is nested too deeply"
-    except UnicodeDecodeError as error:
-        cause = f"the request body is not UTF-8: {error.reason} at byte {error.start}"
+    except UnicodeDecodeError:
+        cause = _NOT_UTF_8
     except msgspec.ValidationError as error:
         cause = f"the request body is not valid: {error}"
     except msgspec.DecodeError as error:
@@ -57,12 +60,12 @@ def read_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def _read_leniently(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    members = json_bytes.decode(_members, body)
+    members = json_bytes.decode_strictly(_members, body)
     fitting = {}
     for member in msgspec.structs.fields(decoder.type):
         try:
             if member.encode_name in members:
-                fitting[member.name] = json_bytes.decode(
+                fitting[member.name] = json_bytes.decode_strictly(
                     msgspec.json.Decoder(member.type), bytes(members[member.encode_name])
                 )
             elif member.required:
@@ -81,7 +84,9 @@ def last_said(messages: list[msgspec.Raw]) -> Said | None:
     """
     for message in reversed(messages):
         try:
-            said = json_bytes.decode(_said, bytes(message))
+            said = json_bytes.decode_strictly(_said, bytes(message))
+        except UnicodeDecodeError as error:
+            raise Fault(Kind.INVALID_REQUEST, _NOT_UTF_8) from error
         except (msgspec.DecodeError, RecursionError):
             return None
         if said.role not in ("system", "developer") and said.type != "agent_message":
@@ -94,8 +99,10 @@ def texts(content: msgspec.Raw | bytes, kind: str) -> list[str]:
     told = bytes(content)
     try:
         if told.startswith(b'"'):
-            return [json_bytes.decode(_text, told)]
-        return [part.text for part in json_bytes.decode(_parts, told) if part.type == kind]
+            return [json_bytes.decode_strictly(_text, told)]
+        return [part.text for part in json_bytes.decode_strictly(_parts, told) if part.type == kind]
+    except UnicodeDecodeError as error:
+        raise Fault(Kind.INVALID_REQUEST, _NOT_UTF_8) from error
     except (msgspec.DecodeError, RecursionError):
         return []
 

@@ -28,11 +28,19 @@ def decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
     Raises `msgspec.DecodeError` (of which `msgspec.ValidationError` is a kind) and `RecursionError`.
     """
     try:
+        return decode_strictly(decoder, text)
+    except UnicodeDecodeError:
+        return decode_strictly(decoder, text_of(text).encode())
+
+
+def decode_strictly(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
+    """The same for a text that must be UTF-8: raises `UnicodeDecodeError` where a part that is decoded is not."""
+    try:
         return decoder.decode(text)
     except msgspec.ValidationError:
         raise
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        mended = _ESCAPE.sub(_mend, text_of(text).encode())
+    except msgspec.DecodeError:
+        mended = _ESCAPE.sub(_mend, text)
         if mended == text:
             raise
         return decoder.decode(mended)
@@ -81,7 +89,7 @@ def member_spans(text: bytes) -> dict[str, tuple[int, int]]:
     at = text.index(b"{") + 1
     try:
         members = _members.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _member_spans_one_by_one(text, at)
     for name, value in members.items():
         raw = bytes(value)

@@ -92,8 +92,7 @@ class _Block(msgspec.Struct):
     thinking: str = ""
 
 
-class _Delta(msgspec.Struct, frozen=True):
-    type: str = ""
+class _Delta(msgspec.Struct):
     partial_json: str = ""
     thinking: str = ""
     stop_reason: str | None = None
@@ -118,7 +117,7 @@ class Event(msgspec.Struct):
 
     type: str
     index: int = 0
-    delta: _Delta = _Delta()
+    delta: msgspec.Raw = msgspec.Raw(b"{}")
     content_block: _Block | None = None
     message: _Start | None = None
     usage: dict[str, Any] | None = None
@@ -129,6 +128,7 @@ _request = msgspec.json.Decoder(_Body)
 _metadata = msgspec.json.Decoder(_Metadata)
 _results = msgspec.json.Decoder(list[_Result])
 _message = msgspec.json.Decoder(_Message)
+_delta = msgspec.json.Decoder(_Delta)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -187,10 +187,10 @@ class MessageStream(StreamReader[Event]):
     def _read(self, event: Event) -> None:
         kind = event.type
         if kind == "content_block_delta":
-            if event.delta.type == "input_json_delta" and event.index in self._calls:
-                self._calls[event.index][1].append(event.delta.partial_json)
-            elif event.delta.type == "thinking_delta" and event.index in self._thoughts:
-                self._thoughts[event.index].append(event.delta.thinking)
+            if event.index in self._calls:
+                self._calls[event.index][1].append(json_bytes.decode(_delta, bytes(event.delta)).partial_json)
+            elif event.index in self._thoughts:
+                self._thoughts[event.index].append(json_bytes.decode(_delta, bytes(event.delta)).thinking)
         elif kind == "content_block_start" and event.content_block:
             self._open(event.index, event.content_block)
         elif kind == "content_block_stop":
@@ -199,7 +199,7 @@ class MessageStream(StreamReader[Event]):
             self.turn.response_id = event.message.id or self.turn.response_id
             self._count(event.message.usage)
         elif kind == "message_delta":
-            self.turn.stop_reason = event.delta.stop_reason or self.turn.stop_reason
+            self.turn.stop_reason = json_bytes.decode(_delta, bytes(event.delta)).stop_reason or self.turn.stop_reason
             self._count(event.usage)
         elif kind == "message_stop" and not self.turn.error:
             self.turn.complete = self.ended = True

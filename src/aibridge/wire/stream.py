@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import suppress
 from typing import Generic, TypeVar
 
 import msgspec
@@ -61,8 +60,10 @@ class StreamReader(Generic[E]):
             except (msgspec.DecodeError, RecursionError):
                 self._read_other(data)
                 return
-        with suppress(msgspec.DecodeError, RecursionError):  # a part of it is not what it should be
+        try:
             self._read(told)
+        except (msgspec.DecodeError, RecursionError):
+            pass  # a part of it is not what it should be
 
     @abstractmethod
     def _read(self, event: E) -> None:
