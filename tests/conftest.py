@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import CollectorRegistry
+
 from support.dialects import DIALECTS, Dialect
 from support.provider import Provider
 from support.recorder import ListRecorder

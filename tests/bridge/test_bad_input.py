@@ -6,12 +6,12 @@ import asyncio
 import json
 
 import pytest
+
+from aibridge.records import Interception
 from support.client import ask, say
 from support.dialects import MESSAGES, Dialect
 from support.provider import Provider, document
 from support.recorder import ListRecorder
-
-from aibridge.records import Interception
 
 BODIES = {
     "nothing": b"",
@@ -21,7 +21,7 @@ BODIES = {
     "no object": b'["model"]',
     "a string": b'"model"',
     "null": b"null",
-    "not UTF-8": b'{"model": "m", "messages": "\xff\xfe"}',
+    "a model that is not UTF-8": b'{"model": "\xff\xfe"}',
     "UTF-16": '{"model": "m"}'.encode("utf-16"),
     "a form": b"model=m&stream=true",
     "no model": b'{"messages": []}',
@@ -30,7 +30,6 @@ BODIES = {
     "100,000 brackets": b'{"model": ' + b"[" * 100_000,
     "100,000 pairs of brackets as model": b'{"model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "a number too long": b'{"model": 1' + b"0" * 100_000 + b"}",
-    "a bare surrogate": b'{"model": "\xed\xa0\x80"}',
     "a NUL": b'{"model": "m"\x00}',
     "an image": b"\x89PNG\r\n\x1a\n" + bytes(1000),
 }
@@ -62,6 +61,17 @@ async def test_what_is_nested_deeply_is_the_providers_to_judge_or_refused(
     answer = await ask(bridge + dialect.path, body)
     assert answer.status in (200, 400)
     assert (await ask(bridge + dialect.path, dialect.request(stream=False))).status == 200
+
+
+async def test_text_that_is_not_utf_8_is_refused_or_the_providers_to_judge(
+    dialect: Dialect, bridge: str, provider: Provider
+) -> None:
+    """It is forwarded as it came, or not at all."""
+    provider.says(document(b'{"error": {"type": "invalid_request_error", "message": "no"}}', 400))
+    for odd in (b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\xaf"):
+        body = dialect.request(stream=False, user="ODD").replace(b"ODD", odd)
+        assert (await ask(bridge + dialect.path, body)).status == 400
+        assert not provider.asked or provider.last.body == body
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])

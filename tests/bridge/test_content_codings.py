@@ -10,14 +10,14 @@ from collections.abc import Callable
 import brotli
 import pytest
 import zstandard
+
+from aibridge.records import InterceptionEnded, PromptUsage, TokenUsage
 from bridge.test_relay import check_records
 from support.client import ask
 from support.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from support.provider import Provider, document, events
 from support.recorder import ListRecorder
 from support.serving import bridged
-
-from aibridge.records import InterceptionEnded, PromptUsage, TokenUsage
 
 CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,

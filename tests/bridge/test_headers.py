@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
+from aibridge.records import Interception, InterceptionEnded
 from support.client import ask, say
 from support.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from support.provider import Provider, document, error
 from support.recorder import ListRecorder
 from support.serving import KEY, asked_by, bridge_to, bridged, serving
-
-from aibridge.records import Interception, InterceptionEnded
 
 CLIENTS = "sk-of-the-client-9876543210"
 TOKEN = f"Bearer {CLIENTS}"

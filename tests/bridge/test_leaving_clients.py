@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
+from aibridge.records import Interception, InterceptionEnded, PromptUsage, TokenUsage, ToolUsage
 from support.client import ask, begun
 from support.dialects import CHAT, MESSAGES, Dialect
 from support.provider import Asked, Provider, events, head, raw
 from support.recorder import ListRecorder
 from support.waiting import until
-
-from aibridge.records import Interception, InterceptionEnded, PromptUsage, TokenUsage, ToolUsage
 
 
 async def test_in_the_middle_of_a_stream(
@@ -93,7 +93,7 @@ async def test_right_after_the_last_event_is_no_leaving(
 
 async def test_while_the_body_is_still_to_come(bridge: str, provider: Provider, recorder: ListRecorder) -> None:
     """Nothing has begun: there is nothing to record."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(bridge.rpartition(":")[2]))
+    _, writer = await asyncio.open_connection("127.0.0.1", int(bridge.rpartition(":")[2]))
     writer.write(f"POST {MESSAGES.path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: 500\r\n\r\n{{".encode())
     await writer.drain()
     writer.close()

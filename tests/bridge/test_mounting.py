@@ -11,17 +11,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.routing import Mount
+
+from aibridge import AnthropicProvider, Credential, Metrics, Provider, Recorder, RequestBridge, as_actor
+from aibridge.bridge.asgi import Receive, Scope, Send
+from aibridge.records import Interception, InterceptionEnded
+from aibridge.wire.chat_completions import ChatCompletions
 from support.client import ID, ask
 from support.dialects import CHAT, MESSAGES, Dialect
 from support.provider import Provider as ScriptedProvider
 from support.provider import document, events
 from support.recorder import ListRecorder
 from support.serving import KEY, Application, bridge_to, serving
-
-from aibridge import AnthropicProvider, Credential, Metrics, Provider, Recorder, RequestBridge, as_actor
-from aibridge.bridge.asgi import Receive, Scope, Send
-from aibridge.records import Interception, InterceptionEnded
-from aibridge.wire.chat_completions import ChatCompletions
+from support.waiting import until
 
 
 def authenticated(app: Application) -> Application:
@@ -144,12 +145,13 @@ async def test_the_end_of_the_host_waits_for_exchanges(
 ) -> None:
     """The host's lifespan ends the bridge: what runs may finish first."""
     turn = asyncio.Event()
-    provider.says(document(MESSAGES.document), events(MESSAGES.before(), turn, MESSAGES.stream[len(MESSAGES.before()) :]))
+    provider.says(
+        document(MESSAGES.document), events(MESSAGES.before(), turn, MESSAGES.stream[len(MESSAGES.before()) :])
+    )
     async with serving(host(bridge_to(provider.url, recorder)), lifespan=True) as url:
         await ask(f"{url}/ai{MESSAGES.path}", MESSAGES.request(stream=False), USER)
         asking = asyncio.create_task(ask(f"{url}/ai{MESSAGES.path}", MESSAGES.request(), USER))
-        while len(provider.asked) < 2:
-            await asyncio.sleep(0.005)
+        await until(lambda: len(provider.asked) == 2, "the provider was asked")
         turn.set()
         answer = await asking
     assert answer.complete
@@ -213,7 +215,8 @@ def test_an_actor_needs_an_id() -> None:
 async def test_a_websocket_of_the_host_is_denied() -> None:
     """With 426 where the server can say so, for Codex then falls back to HTTP at once; else by closing it."""
     bridge = RequestBridge([AnthropicProvider("http://127.0.0.1:9")], ListRecorder())
-    for extensions, first in [({"websocket.http.response": {}}, 426), ({}, "websocket.close")]:
+    cases: list[tuple[dict[str, Any], object]] = [({"websocket.http.response": {}}, 426), ({}, "websocket.close")]
+    for extensions, first in cases:
         sent: list[Mapping[str, Any]] = []
 
         async def receive() -> dict[str, Any]:

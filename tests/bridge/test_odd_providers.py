@@ -7,13 +7,13 @@ import resource
 from collections.abc import Iterator
 
 import pytest
+
+from aibridge.records import InterceptionEnded, TokenUsage
 from support.client import ask, begun
 from support.dialects import CHAT, MESSAGES, Dialect
 from support.provider import Piece, Provider, Reply, chunked, document, events, head, raw
 from support.recorder import ListRecorder
 from support.waiting import at_rest, until
-
-from aibridge.records import InterceptionEnded, TokenUsage
 
 HTML = b"<!doctype html><title>Please sign in</title>"
 

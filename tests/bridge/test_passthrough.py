@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 from prometheus_client import CollectorRegistry
+
+from aibridge import Metrics
 from support.client import ask, begun, say
 from support.provider import Provider, chunked, document, error, events, head, raw
 from support.recorder import ListRecorder
 from support.serving import KEY, bridged
-
-from aibridge import Metrics
 
 
 @pytest.mark.parametrize(

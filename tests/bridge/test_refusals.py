@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 from prometheus_client import CollectorRegistry
+
+from aibridge import Metrics, RecordingError
+from aibridge.records import Interception, InterceptionEnded, Record
 from support.client import ID, ask, begun, say
 from support.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from support.provider import Provider, document, events
 from support.recorder import ListRecorder
 from support.serving import bridge_to, bridged, serving
-
-from aibridge import Metrics, RecordingError
-from aibridge.records import Interception, InterceptionEnded, Record
 
 
 class FailingRecorder(ListRecorder):

@@ -6,12 +6,12 @@ import asyncio
 import json
 
 import pytest
+
+from aibridge.records import Interception, InterceptionEnded, ModelThought, PromptUsage, TokenUsage, ToolUsage
 from support.client import ask, begun
 from support.dialects import ARGUMENTS, CHAT, DIALECTS, PROMPT, TOOLS, Dialect
 from support.provider import Provider, Reply, document, events, head
 from support.recorder import ListRecorder
-
-from aibridge.records import Interception, InterceptionEnded, ModelThought, PromptUsage, TokenUsage, ToolUsage
 
 
 def check_records(recorder: ListRecorder, dialect: Dialect, *, stream: bool) -> None:
@@ -30,7 +30,8 @@ def check_records(recorder: ListRecorder, dialect: Dialect, *, stream: bool) -> 
     assert not any(call.injected or call.metadata for call in calls)
     thoughts = recorder.all(ModelThought)
     assert [(thought.metadata["source"], thought.content) for thought in thoughts] == list(dialect.thoughts)
-    assert {fact.provider_response_id for fact in (usage, *calls, *thoughts)} == {dialect.response_id}
+    facts: list[TokenUsage | ToolUsage | ModelThought] = [usage, *calls, *thoughts]
+    assert {fact.provider_response_id for fact in facts} == {dialect.response_id}
     ended = recorder.one(InterceptionEnded)
     assert (ended.status, ended.http_status, ended.error_type) == ("completed", 200, None)
     of = {record.interception_id for record in recorder.records if not isinstance(record, Interception)}
@@ -133,7 +134,7 @@ async def test_a_result_answers_the_call_that_is_named(
     dialect: Dialect, bridge: str, provider: Provider, recorder: ListRecorder
 ) -> None:
     """The iterations of an agent hold no prompt: they answer a tool call."""
-    spoken = {
+    spoken: dict[str, dict[str, object]] = {
         "messages": {
             "messages": [
                 {"role": "user", "content": PROMPT},
@@ -173,6 +174,6 @@ async def test_many_exchanges_at_once_keep_apart(bridge: str, provider: Provider
     interceptions = recorder.all(Interception)
     assert len({interception.id for interception in interceptions}) == 60
     for kind in (InterceptionEnded, TokenUsage, ToolUsage, PromptUsage):
-        of = [record.interception_id for record in recorder.all(kind)]  # type: ignore[attr-defined]
+        of = [getattr(record, "interception_id") for record in recorder.all(kind)]  # noqa: B009
         assert sorted(of) == sorted(interception.id for interception in interceptions)
     assert {call.input for call in recorder.all(ToolUsage)} == {ARGUMENTS}

@@ -7,15 +7,15 @@ import socket
 
 import pytest
 from prometheus_client import CollectorRegistry
-from support.client import ask, begun
+
+from aibridge import Metrics
+from aibridge.records import InterceptionEnded, PromptUsage
+from support.client import ask
 from support.dialects import MESSAGES, Dialect
 from support.provider import CLOSE, RESET, Provider, Reply, document, error, events, raw
 from support.recorder import ListRecorder
 from support.serving import bridged
 from support.waiting import until
-
-from aibridge import Metrics
-from aibridge.records import InterceptionEnded, PromptUsage
 
 SOON = ("retry-after-ms", "10")
 

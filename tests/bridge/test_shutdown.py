@@ -6,15 +6,15 @@ import asyncio
 import time
 
 import pytest
+
+from aibridge import RequestBridge
+from aibridge.records import InterceptionEnded, TokenUsage
 from support.client import ask, begun
 from support.dialects import MESSAGES, Dialect
 from support.provider import Provider, Reply, events, raw
 from support.recorder import ListRecorder
 from support.serving import asked_by, bridge_to, serving
 from support.waiting import until
-
-from aibridge import RequestBridge
-from aibridge.records import InterceptionEnded, TokenUsage
 
 
 @pytest.fixture
@@ -48,15 +48,14 @@ async def test_what_is_late_is_cut_and_recorded(
     dialect: Dialect, provider: Provider, recorder: ListRecorder, own_bridge: RequestBridge
 ) -> None:
     provider.says(events(dialect.before(), asyncio.Event()))
-    async with serving(asked_by("ada", own_bridge)) as url:
-        async with begun(url + dialect.path, dialect.request()) as running:
-            await running.until(dialect.said)
-            began = time.monotonic()
-            await own_bridge.shutdown(grace=0.2)
-            assert 0.15 < time.monotonic() - began < 3
-            await running.rest()
-            assert not running.complete
-            assert "stopping" in dialect.error_event_in(running.body)
+    async with serving(asked_by("ada", own_bridge)) as url, begun(url + dialect.path, dialect.request()) as running:
+        await running.until(dialect.said)
+        began = time.monotonic()
+        await own_bridge.shutdown(grace=0.2)
+        assert 0.15 < time.monotonic() - began < 3
+        await running.rest()
+        assert not running.complete
+        assert "stopping" in dialect.error_event_in(running.body)
     ended = recorder.one(InterceptionEnded)
     assert (ended.status, ended.error_type) == ("failed", "shutting_down")
     await until(provider.last.left.is_set, "the upstream request was ended too")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
+from aibridge import TimeLimits
+from aibridge.records import InterceptionEnded, TokenUsage
+from aibridge.wire import sse
 from support.client import ask, begun
 from support.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from support.provider import CLOSE, RESET, Piece, Provider, Reply, events, head, raw
 from support.recorder import ListRecorder
 from support.serving import bridged
-
-from aibridge import TimeLimits
-from aibridge.records import InterceptionEnded, TokenUsage
-from aibridge.wire import sse
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "clean", "mid-event", "bad chunk"])

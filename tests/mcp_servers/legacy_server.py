@@ -34,8 +34,7 @@ class LegacyServer:
         self.sessions: set[str] = set()
         self.running = 0
         """How many calls are being served."""
-        self.cancelled: list[Any] = []
-        self.headers: list[dict[str, str]] = []
+        self.cancelled = 0
         self.listings = 0
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -52,7 +51,7 @@ class LegacyServer:
         app.add_routes(
             [web.post("/mcp", self._post), web.get("/mcp", self._get), web.delete("/mcp", self._delete)],
         )
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
@@ -89,12 +88,11 @@ class LegacyServer:
         return web.Response(status=200)
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
-        self.headers.append(dict(request.headers))
         if refusal := self.refuse(request):
             return refusal
         message = await request.json()
         if message["method"] == "notifications/cancelled":
-            self.cancelled.append(message["params"]["requestId"])
+            self.cancelled += 1
         if "id" not in message:
             return web.Response(status=202)
         if message["method"] == "initialize":

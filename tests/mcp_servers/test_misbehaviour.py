@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import random
@@ -63,7 +64,7 @@ async def test_a_server_that_is_down_delays_nobody_and_its_tools_appear_when_it_
 
     servers = await start(config(legacy), wait=False)
     await until(lambda: servers.states[0].error)
-    assert servers.states[0].error == "the server can not be reached"
+    assert {state.error for state in servers.states} == {"the server can not be reached"}
     assert not servers.catalogue().tools
 
     await legacy.start()
@@ -138,7 +139,7 @@ async def test_a_server_that_refuses_the_credentials_says_so(start: Start, legac
 
 async def test_all_pages_of_a_list_are_read_and_names_fit_every_provider(start: Start, legacy: LegacyServer) -> None:
     legacy.page_size = 7
-    legacy.tools = {name: echo for name in [*(f"tool{i}" for i in range(30)), "a.b", "a_b", "ü" * 80]}
+    legacy.tools = dict.fromkeys([*(f"tool{i}" for i in range(30)), "a.b", "a_b", "ü" * 80], echo)
     servers = await start(config(legacy))
     names = list(servers.catalogue().tools)
     assert len(names) == 33
@@ -162,9 +163,7 @@ async def test_one_tool_that_is_ill_described_does_not_cost_the_others(start: St
     servers = await start(config(legacy))
 
     schemas = {each.name: each.offered.input_schema for each in servers.catalogue().tools.values()}
-    assert schemas.pop("whole") == json.dumps(
-        {**whole, "additionalProperties": False}, separators=(",", ":")
-    ).encode()
+    assert schemas.pop("whole") == json.dumps({**whole, "additionalProperties": False}, separators=(",", ":")).encode()
     assert schemas == dict.fromkeys(["none", "array", "broken", "odd"], b'{"type":"object"}')
     assert [tool(servers, name).offered.description for name in ("whole", "odd")] == ["Whole.", ""]
     assert (await call(servers, "odd")).error is None
@@ -191,7 +190,7 @@ async def test_a_changed_list_gives_a_new_catalogue_and_an_equal_one_the_same(
 async def test_denied_tools_are_not_offered_and_doubt_is_told_once(
     start: Start, legacy: LegacyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    legacy.tools = {name: echo for name in ("read_file", "read_secret", "write_file")}
+    legacy.tools = dict.fromkeys(("read_file", "read_secret", "write_file"), echo)
     servers = await start(config(legacy, tool_allow="^read_", tool_deny="secret$"))
     await legacy.announce_change()
     assert list(servers.catalogue().tools) == ["bmcp_old_read_file"]
@@ -264,9 +263,7 @@ async def test_what_the_policy_denies_is_not_called(start: Start, legacy: Legacy
     assert outcome.result.is_error
 
 
-async def test_nothing_secret_is_logged(
-    start: Start, legacy: LegacyServer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_nothing_secret_is_logged(start: Start, legacy: LegacyServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     legacy.tools |= {"hang": hang, "cut": cut_connection}
     url = legacy.url + "?key=s3cret"
@@ -282,12 +279,8 @@ async def test_nothing_secret_is_logged(
     assert "session-1" not in told
 
 
-@pytest.mark.parametrize("as_stream", [False, True])
-async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(
-    start: Start, legacy: LegacyServer, as_stream: bool
-) -> None:
+async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(start: Start, legacy: LegacyServer) -> None:
     legacy.tools["hang"] = hang
-    legacy.answers_as_stream = as_stream
     servers = await start(config(legacy))
     hanging = tool(servers, "hang")
 
@@ -300,16 +293,17 @@ async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(
 
     async def many(calls: int) -> None:
         for _ in range(calls // 100):
+            legacy.answers_as_stream = not legacy.answers_as_stream
             await asyncio.gather(*(cancelled_call() for _ in range(100)))
         await until(lambda: not legacy.running)
 
     await many(1_000)
-    tasks, memory, sockets = await settled()
-    await many(5_000)
-    tasks_after, memory_after, sockets_after = await settled()
+    tasks, files, memory = await settled()
+    await many(10_000)
+    tasks_after, files_after, memory_after = await settled()
 
     assert tasks_after <= tasks + 2
-    assert sockets_after <= sockets + 2
+    assert files_after <= files + 2
     assert memory_after - memory < 16 * 2**20
     assert (await call(servers, "echo")).error is None
     busy = time.process_time()
@@ -318,14 +312,19 @@ async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(
 
 
 async def settled() -> tuple[int, int, int]:
-    """Tasks, bytes of memory and open files, once the number of tasks does not sink any more."""
+    """Tasks, open files and bytes of memory, once the number of tasks does not sink any more."""
     tasks = len(asyncio.all_tasks())
     while True:
         await asyncio.sleep(0.3)
         if len(asyncio.all_tasks()) >= tasks:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            return tasks, pages * resource.getpagesize(), len(list(Path("/proc/self/fd").iterdir()))
+            return tasks, *resources()
         tasks = len(asyncio.all_tasks())
+
+
+def resources() -> tuple[int, int]:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return len(list(Path("/proc/self/fd").iterdir())), pages * resource.getpagesize()
 
 
 async def test_a_closed_toolbox_leaves_no_task(legacy: LegacyServer) -> None:

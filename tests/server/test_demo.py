@@ -26,7 +26,14 @@ def test_everything_goes_as_it_should() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
     assert "All 8 exchanges went as they should, and are recorded." in ended.stdout
-    for told in ("$ aibridge sessions", "$ aibridge show", "$ aibridge usage", "cancelled", "calls  Read", "is at 10:42"):
+    for told in (
+        "$ aibridge sessions",
+        "$ aibridge show",
+        "$ aibridge usage",
+        "cancelled",
+        "calls  Read",
+        "is at 10:42",
+    ):
         assert told in ended.stdout
     assert "sk-of-the-gateway-0123456789" not in ended.stdout
 

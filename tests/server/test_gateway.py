@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from aibridge.server import simulated_upstream
 from support.client import ID, ask, begun, say
 from support.dialects import CHAT, MESSAGES, PROMPT, RESPONSES, Dialect
 from support.process import ACTOR, KEY, Gateway, running
 from support.provider import Provider, document, error, events
 from support.waiting import until
-
-from aibridge.server import simulated_upstream
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,14 @@ async def test_what_was_asked_is_in_the_database(gateway: Gateway, dialect: Dial
 async def test_every_answer_names_an_interception(gateway: Gateway) -> None:
     """By it, a user's complaint is found in the log and the records."""
     upgrade = f"GET {RESPONSES.path} HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    CHAT.request(messages=[_user("[[fail 400]]")])
     answers = {
         "a document": await ask(gateway.url + CHAT.path, CHAT.request(stream=False), ACTOR),
         "a stream": await ask(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR),
         "passthrough": await ask(f"{gateway.url}/openai/v1/models", b"", ACTOR, "GET"),
-        "the provider's error": await ask(gateway.url + CHAT.path, CHAT.request(messages=[_user("[[fail 400]]")]), ACTOR),
+        "the provider's error": await ask(
+            gateway.url + CHAT.path, CHAT.request(messages=[_user("[[fail 400]]")]), ACTOR
+        ),
         "no request": await ask(gateway.url + MESSAGES.path, b"{", ACTOR),
         "no actor": await ask(gateway.url + MESSAGES.path, MESSAGES.request()),
         "no route": await ask(f"{gateway.url}/openai/v1/engines", b"{}", ACTOR),
@@ -134,9 +137,7 @@ async def test_secrets_are_nowhere(provider: Provider, tmp_path: Path) -> None:
         hints = [row["credential_hint"] for row in gateway.rows("interceptions")]
         gateway.kill()  # what is in the journal stays there
     assert hints == ["sk-a...EFGH", "sk-a...EFGH", "sk-o...6789"]
-    places = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} | {Path("metrics"): metrics}
-    for answer in dump.rglob("*.resp.txt"):  # in whose body the provider's words stand as they came
-        places[answer] = places[answer].partition(b"\r\n\r\n")[0]
+    places = _files(tmp_path) | {Path("metrics"): metrics}
     assert len(places) > 6
     for secret in (own, token, KEY, "of-the-session-QRST"):
         assert [path for path, text in places.items() if secret.encode() in text] == []
@@ -194,16 +195,22 @@ async def test_a_port_that_is_taken_ends_the_start(gateway: Gateway, tmp_path: P
 
 async def test_streams_are_kept_alive_and_given_up_as_the_settings_say(provider: Provider, tmp_path: Path) -> None:
 
-
     provider.says(events(MESSAGES.before(), asyncio.Event()))
-    with running(
-        tmp_path, provider.url, UPSTREAM_KEEPALIVE_INTERVAL="100ms", UPSTREAM_IDLE_TIMEOUT="500ms"
-    ) as gateway:
+    with running(tmp_path, provider.url, UPSTREAM_KEEPALIVE_INTERVAL="100ms", UPSTREAM_IDLE_TIMEOUT="500ms") as gateway:
         async with begun(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR) as answer:
             await answer.until(MESSAGES.before() + MESSAGES.wire.keep_alive)
             await answer.rest()
         assert not answer.complete
         assert "idle limit of 0.5 s" in MESSAGES.error_event_in(answer.body)
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    """What stands in all files; of an answer in the dump its head, for its body is the provider's own words."""
+    found = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path in found:
+        if path.name.endswith(".resp.txt"):
+            found[path] = found[path].partition(b"\r\n\r\n")[0]
+    return found
 
 
 def _user(text: str) -> dict[str, str]:

@@ -128,9 +128,7 @@ async def _send(writer: asyncio.StreamWriter, request: bytes) -> None:
     await writer.drain()
 
 
-async def ask(
-    url: str, body: bytes = b"", headers: Mapping[str, str] | None = None, method: str = "POST"
-) -> Answer:
+async def ask(url: str, body: bytes = b"", headers: Mapping[str, str] | None = None, method: str = "POST") -> Answer:
     """The whole answer to one request."""
     async with begun(url, body, headers, method) as answer:
         return await answer.rest()

@@ -99,7 +99,7 @@ def _data(**data: Any) -> bytes:
 
 
 def _messages() -> Dialect:
-    begun = {
+    begun: dict[str, Any] = {
         "id": "msg_tide_7",
         "type": "message",
         "role": "assistant",
@@ -143,7 +143,7 @@ def _messages() -> Dialect:
     whole = json.dumps(
         begun
         | {"content": [thought, text, call | {"input": "ARGUMENTS"}], "stop_reason": "tool_use"}
-        | {"usage": {**begun["usage"], "output_tokens": 41}}  # type: ignore[dict-item]
+        | {"usage": {**begun["usage"], "output_tokens": 41}}
     )
     return Dialect(
         name="messages",
@@ -234,7 +234,13 @@ def _responses() -> Dialect:
         "arguments": ARGUMENTS,
         "status": "completed",
     }
-    begun = {"id": "resp_tide_7", "object": "response", "model": "gpt-tidal-5", "status": "in_progress", "output": []}
+    begun: dict[str, Any] = {
+        "id": "resp_tide_7",
+        "object": "response",
+        "model": "gpt-tidal-5",
+        "status": "in_progress",
+        "output": [],
+    }
     ended = begun | {"status": "completed", "output": [thought, message, call], "usage": usage}
     told: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},

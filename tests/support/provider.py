@@ -151,7 +151,7 @@ class Provider:
                 self.asked.append(asked)
                 if not await self._reply(asked, reader, writer):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._serving.discard(task)

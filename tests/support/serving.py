@@ -22,6 +22,7 @@ from aibridge import (
     as_actor,
 )
 from aibridge.bridge.asgi import Receive, Scope, Send
+from support.waiting import until
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -57,8 +58,7 @@ async def serving(app: Application, *, lifespan: bool = False) -> AsyncIterator[
     server = _Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         running = asyncio.create_task(server.serve([listening]))
-        while not server.started and not running.done():
-            await asyncio.sleep(0)
+        await until(lambda: server.started or running.done(), "the server has started")
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
@@ -76,7 +76,7 @@ def bridge_to(
     **settings: Any,
 ) -> RequestBridge:
     """A bridge with a provider of each type, all at the same place; `settings` are those of the providers."""
-    settings = {"api_key": KEY, "max_retries": 0} | settings
+    settings = {"api_key": KEY, "max_retries": 0, **settings}
     providers = [
         AnthropicProvider(upstream, **settings),
         OpenAIProvider(upstream + "/v1", **settings),

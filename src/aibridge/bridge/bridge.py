@@ -153,16 +153,23 @@ class RequestBridge:
         route = self._routes.find(path)
         try:
             exchange = await self._accept(exchange_id, scope, receive, send, path, route)
+        except ClientLeft:
+            return
         except Fault as fault:
             _log.info("refused %s %s (%s): %s", scope["method"], path, exchange_id, fault.message)
-            dialect = route and (route.dialect or route.provider.dialect)
-            body = dialect.error_body(fault, exchange_id) if dialect else openai.error_body(fault)
-            await refuse(send, fault, body, exchange_id)
-        except ClientLeft:
-            pass
+            await self._refuse(exchange_id, route, fault, send)
+        except Exception:  # noqa: BLE001  # a client is always told in its own dialect
+            _log.exception("request %s met a fault of the gateway's own", exchange_id)
+            own = Fault(Kind.INTERNAL, "the gateway met a fault of its own; its log tells more")
+            await self._refuse(exchange_id, route, own, send)
         else:
             if exchange:
                 await self._run(exchange)
+
+    async def _refuse(self, exchange_id: str, route: Route | None, fault: Fault, send: Send) -> None:
+        dialect = route and (route.dialect or route.provider.dialect)
+        body = dialect.error_body(fault, exchange_id) if dialect else openai.error_body(fault)
+        await refuse(send, fault, body, exchange_id)
 
     async def _run(self, exchange: _Exchange) -> None:
         task = asyncio.current_task()

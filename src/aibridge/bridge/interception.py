@@ -84,7 +84,8 @@ class Carrier:
             return
         await tools.recall()
         while True:
-            turn = await self._take_turn(replace(self._sending, body=tools.begin_turn()))
+            body = tools.begin_turn()
+            turn = await self._take_turn(replace(self._sending, body=body, turn=tools.turn))
             if not tools.merge.waiting:
                 return
             waiting = perf_counter()
@@ -137,11 +138,9 @@ class Carrier:
             if (reader.ended or last) and not self._told:
                 await self._settle(answer.status, passed)
             over = last and not (tools and tools.merge.waiting)
-            if self._status is None and (
-                passed or over
-            ):  # had it broken off before this, the client would get an error
-                await self._begin(answer)
             if passed or over:
+                if self._status is None:  # had it broken off before this, the client would get an error
+                    await self._begin(answer)
                 await self._say({"type": "http.response.body", "body": passed, "more_body": not over})
             if last:
                 return reader.turn

@@ -28,11 +28,13 @@ class ToolRun:
         max_turns: int,
     ) -> None:
         self.merge = merge
+        self.turn = 0
+        """Which turn runs, counted from 1."""
         self.goes_on = True
         """Another turn follows the calls that ran last."""
         self._catalogue, self._toolbox, self._memory = catalogue, toolbox, memory
         self._actor, self._facts = actor, facts
-        self._turns_left = max_turns
+        self._max_turns = max_turns
 
     async def recall(self) -> None:
         """Put back into the request what its client was not shown of earlier messages."""
@@ -46,15 +48,15 @@ class ToolRun:
 
     def begin_turn(self) -> bytes:
         """The body of the next turn's request. In the last turn that there may be, no tool is offered."""
-        self._turns_left -= 1
-        if self._turns_left <= 0:
+        self.turn += 1
+        if self.turn >= self._max_turns:
             self.merge.stop_offering()
         return self.merge.body
 
     async def run(self, turn: Turn) -> None:
         """Run the calls that wait, side by side; their results become part of the conversation."""
         calls = self.merge.waiting
-        self.goes_on = self.merge.goes_on and self._turns_left > 0
+        self.goes_on = self.merge.goes_on and self.turn < self._max_turns
         async with asyncio.TaskGroup() as running:
             tasks = [running.create_task(self._call(call, turn)) for call in calls]
         await self._facts.keep()

@@ -17,7 +17,7 @@ from mcp.types import Implementation
 
 from aibridge.mcp.config import ServerConfig, Timing
 from aibridge.mcp.faults import ConnectionEnded, Unavailable, reason
-from aibridge.mcp.http import SESSION_ENDED
+from aibridge.mcp.http import SESSION_ENDED, abandonable
 from aibridge.mcp.listing import ListedTool, list_tools
 from aibridge.mcp.transports import Channel
 
@@ -95,6 +95,8 @@ class Connection:
         finally:
             if not task.done():
                 task.cancel()
+        if task.cancelled():
+            raise Unavailable("the gateway is leaving the server")
         return task.result()
 
     def look_again(self) -> None:
@@ -102,15 +104,14 @@ class Connection:
         self._to_list.set()
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> CallToolResult:
-        try:
-            client = await self._connected()
-            return await client.call_tool(tool, arguments)
-        except MCPError as fault:
-            if fault.code != SESSION_ENDED:
-                raise
-        # A server that does not know the session has not looked at the call.
-        client = await self._connected()
-        return await client.call_tool(tool, arguments)
+        with abandonable():
+            try:
+                return await (await self._connected()).call_tool(tool, arguments)
+            except MCPError as fault:
+                if fault.code != SESSION_ENDED:
+                    raise
+            # A server that does not know the session has not looked at the call.
+            return await (await self._connected()).call_tool(tool, arguments)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
@@ -224,7 +225,7 @@ class Connection:
                     await self._ended.wait()
 
     async def _list(self, client: Client) -> None:
-        self._publish(await list_tools(client, self._config.name))
+        self._publish(await list_tools(client))
 
     def _publish(self, tools: tuple[ListedTool, ...]) -> None:
         if tools != self.tools:

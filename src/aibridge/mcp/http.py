@@ -6,8 +6,9 @@ a broken connection of one call ends the session with all others, and an answer 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -52,7 +53,6 @@ class SessionClient(httpx2.AsyncClient):
         self._max_answer_size = max_answer_size
         self._on_session_end = on_session_end
         self._on_doubt = on_doubt
-        self._calls: dict[int | str, _Call] = {}
         self.refused_with: int | None = None
         """The status of the last answer, where it was an error."""
 
@@ -60,30 +60,25 @@ class SessionClient(httpx2.AsyncClient):
         """Send a request; a tool call that fails on the way gets an error as its answer, and no exception."""
         message = _decoder.decode(request.content) if request.method == "POST" and _is_json(request) else _Message()
         self._be_patient(request, message)
+        call = _call.get()
+        if call and not message.method.startswith("notifications/"):
+            return await self._send_for(call, request, message, options)
         if request.method == "GET":
             return await self._open_stream(request, message, options)
-        if message.method != "tools/call" or message.id is None:
-            return await self._send(request, message, options)
-        call = self._calls[message.id] = _Call(partial(self._calls.pop, message.id, None))
-        response = None
+        return await self._send(request, message, options)
+
+    async def _send_for(self, call: _Call, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
+        response = httpx2.Response(202, request=request)
         try:
             with call.may_be_abandoned():
                 response = await self._send(request, message, options)
         except httpx2.TransportError as fault:
-            response = _error(request, message, NOT_REACHED, type(fault).__name__)
-        finally:
-            if response is None or response.is_closed:
-                call.end()
-        if response is None:
-            return httpx2.Response(202, request=request)
+            if message.id is None:
+                raise
+            return _error(request, message, NOT_REACHED, type(fault).__name__)
         if not response.is_closed:
-            response.stream = call.relay(response.stream)
+            response.stream = _Relayed(response.stream, call)
         return response
-
-    def abandon(self, request_id: int | str) -> None:
-        """Close the connection that waits for the answer to a call, if there is one."""
-        if call := self._calls.get(request_id):
-            call.abandon()
 
     async def _open_stream(self, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
         try:
@@ -130,10 +125,9 @@ class SessionClient(httpx2.AsyncClient):
 
 
 class _Call:
-    """The request of one tool call, which may be abandoned at any time."""
+    """What is asked of a server for one tool call, one request after the other, until it is abandoned."""
 
-    def __init__(self, end: Callable[[], object]) -> None:
-        self.end = end
+    def __init__(self) -> None:
         self._abandoned = False
         self._waiting: anyio.CancelScope | None = None
 
@@ -149,8 +143,23 @@ class _Call:
             self._waiting.cancel()
         return self._waiting
 
-    def relay(self, stream: Any) -> _Relayed:
-        return _Relayed(stream, self)
+
+_call: ContextVar[_Call | None] = ContextVar("call", default=None)
+
+
+@contextmanager
+def abandonable() -> Iterator[None]:
+    """A call made within has no connection open any more once this is left.
+
+    The transport sends requests from tasks of its own, in the context of the one that made the call.
+    """
+    call = _Call()
+    token = _call.set(call)
+    try:
+        yield
+    finally:
+        _call.reset(token)
+        call.abandon()
 
 
 class _Relayed(httpx2.AsyncByteStream):
@@ -173,7 +182,6 @@ class _Relayed(httpx2.AsyncByteStream):
             yield chunk
 
     async def aclose(self) -> None:
-        self._call.end()
         await self._stream.aclose()
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from aibridge.wire import json_bytes
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("aibridge.mcp")
 
 MOST_PAGES = 200
-_ANY_OBJECT = {"type": "object"}
+"""A server that lists tools without end is not listened to any longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class ListedTool:
     """JSON text; the server's whole schema, with its members in their order."""
 
 
-async def list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
+async def list_tools(client: Client) -> tuple[ListedTool, ...]:
     """All tools of a server, page by page; of several with one name the first."""
     tools: dict[str, ListedTool] = {}
     cursor: str | None = None
@@ -35,45 +38,51 @@ async def list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
         page = await client.list_tools(cursor=cursor)
         for tool in page.tools:
             if tool.name not in tools:
-                schema = _valid(tool.input_schema, server, tool.name)
-                tools[tool.name] = ListedTool(tool.name, tool.description or "", json_bytes.encode(schema))
+                schema = json_bytes.encode(tool.input_schema)
+                tools[tool.name] = ListedTool(tool.name, tool.description or "", schema)
         cursor = page.next_cursor
         if not cursor:
             break
-    else:
-        _log.warning("MCP server %s: it lists tools without end; those after %d pages are left out", server, MOST_PAGES)
     return tuple(tools.values())
 
 
-def mend_listing(result: dict[str, Any]) -> None:
+def mend_listing(result: dict[str, Any], server: str) -> None:
     """Leave in a list of tools what is needed of each, so that one that is ill described does not cost the others.
 
     Output schemas are left out too: what a tool answers is for the model to judge.
     """
     listed = result.get("tools")
     if isinstance(listed, list):
-        result["tools"] = [_mended(tool) for tool in listed if isinstance(tool, dict) and _is_text(tool.get("name"))]
+        result["tools"] = [
+            _mended(tool, server) for tool in listed if isinstance(tool, dict) and _is_text(tool.get("name"))
+        ]
 
 
-def _mended(tool: dict[str, Any]) -> dict[str, Any]:
+def _mended(tool: dict[str, Any], server: str) -> dict[str, Any]:
     schema = tool.get("inputSchema")
-    usable = isinstance(schema, dict) and schema.get("type") == "object"
+    if not (isinstance(schema, dict) and schema.get("type") == "object" and _is_valid(json_bytes.encode(schema))):
+        _log.warning("MCP server %s: the tool %s has no input schema that is one", server, tool["name"])
+        schema = {"type": "object"}
     description = {"description": tool["description"]} if _is_text(tool.get("description")) else {}
-    return {"name": tool["name"], **description, "inputSchema": schema if usable else _ANY_OBJECT}
+    return {"name": tool["name"], **description, "inputSchema": schema}
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _valid(schema: dict[str, Any], server: str, tool: str) -> dict[str, Any]:
-    """The schema, if it is one: providers refuse a whole request for the sake of a single one that is not."""
+@lru_cache(maxsize=4096)
+def _is_valid(schema: bytes) -> bool:
+    """Whether a schema is one; providers refuse a whole request for the sake of a single one that is not.
+
+    It takes some milliseconds to say, and most lists are as they were before.
+    """
     from jsonschema import Draft202012Validator, SchemaError
     from jsonschema.validators import validator_for
 
+    decoded = msgspec.json.decode(schema)
     try:
-        validator_for(schema, Draft202012Validator).check_schema(schema)
+        validator_for(decoded, Draft202012Validator).check_schema(decoded)
     except (SchemaError, RecursionError):
-        _log.warning("MCP server %s: the input schema of the tool %s is none; any object is offered", server, tool)
-        return _ANY_OBJECT
-    return schema
+        return False
+    return True

@@ -1,25 +1,25 @@
-"""The two streams of a transport, with an eye on what passes."""
+"""What a server sends, with an eye on what passes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
 from types import TracebackType
-from typing import Any
 
 import anyio
-from mcp.client._transport import ReadStream, WriteStream
+from mcp.client._transport import ReadStream
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCNotification, JSONRPCResponse
+from mcp.types import JSONRPCResponse
 
 from aibridge.mcp.listing import mend_listing
 
 
-class TappedReadStream:
-    """What the server sends. Lists of tools are mended, and `on_end` is called when no more can come."""
+class Tapped:
+    """What the server of that name sends. Lists of tools are mended, and `on_end` is called when no more can come."""
 
-    def __init__(self, stream: ReadStream[SessionMessage | Exception], on_end: Callable[[], None]) -> None:
+    def __init__(self, stream: ReadStream[SessionMessage | Exception], server: str, on_end: Callable[[], None]) -> None:
         self._stream = stream
+        self._server = server
         self._on_end = on_end
 
     @property
@@ -35,14 +35,14 @@ class TappedReadStream:
             self._on_end()
             raise
         if isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCResponse):
-            mend_listing(item.message.result)
+            mend_listing(item.message.result, self._server)
         return item
 
     async def aclose(self) -> None:
         """Close the stream."""
         await self._stream.aclose()
 
-    def __aiter__(self) -> TappedReadStream:
+    def __aiter__(self) -> Tapped:
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
@@ -51,35 +51,7 @@ class TappedReadStream:
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
 
-    async def __aenter__(self) -> TappedReadStream:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stream.__aexit__(kind, error, trace)
-
-
-class TappedWriteStream:
-    """What is sent to the server. `on_cancel` is called with the id of a request that is given up."""
-
-    def __init__(self, stream: WriteStream[SessionMessage], on_cancel: Callable[[Any], None]) -> None:
-        self._stream = stream
-        self._on_cancel = on_cancel
-
-    async def send(self, item: SessionMessage, /) -> None:
-        """Send a message."""
-        message = item.message
-        if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
-            self._on_cancel((message.params or {}).get("requestId"))
-        await self._stream.send(item)
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        await self._stream.aclose()
-
-    async def __aenter__(self) -> TappedWriteStream:
+    async def __aenter__(self) -> Tapped:
         await self._stream.__aenter__()
         return self
 

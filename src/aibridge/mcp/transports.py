@@ -16,7 +16,7 @@ from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.http import SessionClient
 from aibridge.mcp.oauth import authorization
 from aibridge.mcp.program import program
-from aibridge.mcp.tapped import TappedReadStream, TappedWriteStream
+from aibridge.mcp.tapped import Tapped
 
 # These libraries log messages, session ids and whole URLs; what an operator needs to know is logged here instead.
 for _name in ("mcp", "client", "httpx2", "httpcore2"):
@@ -60,7 +60,7 @@ class Channel:
         """The streams of messages, in the form that `mcp.Client` takes."""
         async with AsyncExitStack() as stack:
             read, write = await self._connect(stack)
-            yield TappedReadStream(read, self._on_end), TappedWriteStream(write, self._abandon)
+            yield Tapped(read, self._config.name, self._on_end), write
 
     async def _connect(self, stack: AsyncExitStack) -> TransportStreams:
         config = self._config
@@ -96,7 +96,3 @@ class Channel:
             auth=auth,
         )
         return self._http
-
-    def _abandon(self, request_id: Any) -> None:
-        if self._http:
-            self._http.abandon(request_id)

@@ -92,9 +92,10 @@ class SQLiteTurnMemory:
                 self._connection = None
 
     def _put(self, initiator_id: str, key: str, hidden: bytes | None) -> None:
-        before = self._cache.pop((initiator_id, key), None)
+        if (initiator_id, key) in self._cache:
+            self._cached -= _weight(key, self._cache.pop((initiator_id, key)))
         self._cache[initiator_id, key] = hidden
-        self._cached += _weight(key, hidden) - (_weight(key, before) if before is not None else 0)
+        self._cached += _weight(key, hidden)
         while self._cached > CACHE_SIZE and self._cache:
             (_, oldest), dropped = self._cache.popitem(last=False)
             self._cached -= _weight(oldest, dropped)
@@ -119,8 +120,13 @@ class SQLiteTurnMemory:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
-            self._connection.executescript(_SCHEMA)
+            connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
+            try:
+                connection.executescript(_SCHEMA)
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
 

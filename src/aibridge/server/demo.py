@@ -182,6 +182,8 @@ def _problems(exchange: Exchange, seen: Seen, ended: dict[str, Shown]) -> Iterat
     """What is not as the exchange demands, on the client's side and in the records."""
     if seen.http_status != exchange.http_status:
         yield f"{exchange.title}: the client got status {seen.http_status}, {exchange.http_status} is due"
+    if (exchange.http_status < 400) == bool(seen.error):
+        yield f"{exchange.title}: the client was told {seen.error or 'of no error'}"
     if not seen.said and not seen.error:
         yield f"{exchange.title}: the client got no answer"
     if seen.interception not in ended:

@@ -194,8 +194,16 @@ _EACH_ON_ITS_OWN = (
 
 
 async def _exchange(http: aiohttp.ClientSession, gateway: str, exchange: Exchange) -> Seen:
-    """Send the request, and read the answer as the exchange's client does."""
+    """Send the request, and read the answer as the exchange's client does; an answer that breaks off is an error."""
     seen = Seen()
+    try:
+        await _read_answer(http, gateway, exchange, seen)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        seen.error = f"{type(error).__name__}: {error}"
+    return seen
+
+
+async def _read_answer(http: aiohttp.ClientSession, gateway: str, exchange: Exchange, seen: Seen) -> None:
     began = perf_counter()
     headers = {**exchange.headers, "X-User-ID": exchange.actor}
     async with http.post(gateway + exchange.path, json=exchange.body, headers=headers, timeout=_LIMIT) as answer:
@@ -203,7 +211,7 @@ async def _exchange(http: aiohttp.ClientSession, gateway: str, exchange: Exchang
         seen.interception = answer.headers.get(ID, "")
         if answer.content_type != "text/event-stream":
             _read_document(seen, await answer.json())
-            return seen
+            return
         async for line in answer.content:
             if not line.startswith(b"data: {"):
                 continue
@@ -212,8 +220,7 @@ async def _exchange(http: aiohttp.ClientSession, gateway: str, exchange: Exchang
             _read_event(seen, json.loads(line.removeprefix(b"data: ")))
             if exchange.leaves and seen.said:
                 answer.close()
-                break
-    return seen
+                return
 
 
 def _read_document(seen: Seen, document: dict[str, Any]) -> None:

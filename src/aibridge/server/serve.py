@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import signal
+import sys
 import tempfile
 from contextlib import suppress
 from functools import partial
@@ -45,7 +47,10 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=ceil(settings.server.shutdown_grace),
     )
     if settings.server.workers == 1:
-        uvicorn.Server(config).run()
+        # uvicorn raises the signal that stopped it once more; to have stopped well is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run()
         return
     with tempfile.TemporaryDirectory(prefix="aibridge-metrics-") as directory:
         os.environ[MULTIPROCESS_DIR] = directory  # before a worker imports prometheus_client

@@ -9,9 +9,18 @@ from typing import Any
 import msgspec
 
 from aibridge.wire import json_bytes, sse
+from aibridge.wire.body import last_text, texts
 from aibridge.wire.chat_completions import DONE, Call, ChatCompletions, ChatDocument, ChatStream, Completion
-from aibridge.wire.dialect import Reader, Request, ToolCall
-from aibridge.wire.merged.merge import Answered, Merge, Remembered, added, digest
+from aibridge.wire.dialect import Reader, Request
+from aibridge.wire.merged.merge import (
+    Answered,
+    Merge,
+    MergedDocument,
+    MergedStream,
+    Remembered,
+    Trail,
+    added,
+)
 from aibridge.wire.merged.results import text_of
 from aibridge.wire.tools import OfferedTool
 
@@ -46,12 +55,8 @@ class _Document(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-class _Text(msgspec.Struct):
-    content: str | None = None
-
-
 class _Delta(msgspec.Struct):
-    delta: _Text | None = None
+    delta: dict[str, Any] | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -72,11 +77,11 @@ class _Id(msgspec.Struct):
 
 class _SaidBefore(msgspec.Struct):
     role: str = ""
-    content: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
     tool_calls: list[_Id] | None = None
 
 
-class _History(msgspec.Struct):
+class _Asked(msgspec.Struct):
     messages: list[_SaidBefore] = []
 
 
@@ -88,8 +93,12 @@ class _Hidden(msgspec.Struct):
     messages: list[msgspec.Raw]
 
 
-_history = msgspec.json.Decoder(_History)
+_asked = msgspec.json.Decoder(_Asked)
+_said_before = msgspec.json.Decoder(_SaidBefore)
 _hidden = msgspec.json.Decoder(_Hidden)
+
+_NOT_JOINED = frozenset({"role", "id", "type", "index"})
+"""Members of deltas that are told whole, by some servers more than once."""
 
 
 def may_offer(body: bytes) -> bool:
@@ -143,26 +152,19 @@ class MergedCompletion(Merge):
         """A comment."""
         return ChatCompletions.keep_alive
 
-    def keys(self) -> list[str]:
-        """Of each of the assistant's messages: the calls in it, or its text."""
-        return [key for message in self._history() for key in _keys_of(message)]
-
     def restore(self, remembered: Mapping[str, bytes]) -> None:
         """Put the turns in place of each message that was made of them."""
         if not remembered:
             return
-        begin, end = json_bytes.member_spans(self._given)["messages"]
-        array = self._given[begin:end]
-        shift = 0
-        spans = json_bytes.element_spans(array)
-        for message, (start, stop) in zip(self._history(), spans, strict=True):
-            found = next((remembered[key] for key in _keys_of(message) if key in remembered), None)
-            hidden = json_bytes.decode(_hidden, found) if found else None
-            if hidden and hidden.content == (message.content or "") and hidden.calls == _ids(message):
-                turns = b",".join(bytes(each) for each in hidden.messages)
-                array = array[: start + shift] + turns + array[stop + shift :]
-                shift += len(turns) - (stop - start)
-        self._given = self._given[:begin] + array + self._given[end:]
+        messages = self._elements()
+        restored: dict[int, bytes] = {}
+        for place, keys in enumerate(self._conversation.keys):
+            if found := next((remembered[key] for key in keys if key in remembered), None):
+                hidden = json_bytes.decode(_hidden, found)
+                message = json_bytes.decode(_said_before, messages[place])
+                if hidden.content == _text_of(message) and hidden.calls == _ids(message):
+                    restored[place] = b",".join(bytes(turn) for turn in hidden.messages)
+        self._replace(restored)
 
     def remembered(self) -> Remembered | None:
         """The messages of all turns, and the results of hidden calls."""
@@ -170,16 +172,24 @@ class MergedCompletion(Merge):
         if len(messages) < 2:
             return None
         own = [call.id for call in self._last_calls if call.name not in self.names]
-        key = digest(self.texts)
-        keys = own or ([key] if key else [])
-        told = _Hidden("".join(self.texts), own, [msgspec.Raw(message) for message in messages])
+        text = "".join(self.texts)
+        trail = self._conversation.trail.copy()
+        trail.add("assistant", [text])
+        keys = own or ([trail.place] if text else [])
+        told = _Hidden(text, own, [msgspec.Raw(message) for message in messages])
         return Remembered(keys, json_bytes.encode(told)) if keys else None
 
-    def _history(self) -> list[_SaidBefore]:
-        try:
-            return json_bytes.decode(_history, self._given).messages
-        except (msgspec.DecodeError, RecursionError):
-            return []
+    def _read_history(self, trail: Trail) -> list[list[str]]:
+        keys: list[list[str]] = []
+        for message in json_bytes.decode(_asked, self.request.body).messages:
+            keys.append([])
+            if message.role == "user":
+                trail.add("user", [last_text(message.content, "text") or ""])
+            elif message.role == "assistant":
+                text = _text_of(message)
+                trail.add("assistant", [text])
+                keys[-1] = _ids(message) or ([trail.place] if text else [])
+        return keys
 
     def _names_taken(self, body: bytes) -> frozenset[str]:
         tools = json_bytes.decode(_members, body).tools or ()
@@ -200,28 +210,14 @@ class MergedCompletion(Merge):
         ]
 
 
-class _DocumentReader(ChatDocument):
-    """A turn's document is held until it is known whether it is the last."""
-
-    rewrites = True
-
+class _DocumentReader(MergedDocument, ChatDocument):
     def __init__(self, merge: MergedCompletion) -> None:
         super().__init__()
         self._merge = merge
-        self._passed = b""
-
-    def feed(self, data: bytes) -> bytes:
-        super().feed(data)
-        return b""
-
-    def close(self) -> bytes:
-        super().close()
-        return self._passed
 
     def _read(self, text: bytes) -> None:
         super()._read(text)
         merge, turn = self._merge, self.turn
-        self._passed = text
         if not turn.complete or not turn.stop_reason:
             return
         document = json_bytes.decode(_document, text)
@@ -258,89 +254,88 @@ class _DocumentReader(ChatDocument):
         return json_bytes.set_member(text, "id", json_bytes.encode(merge.id))
 
 
-class _StreamReader(ChatStream):
+class _StreamReader(MergedStream[Completion], ChatStream):
     """A turn's chunks: pieces of hidden calls are taken out, and the end is held until it is known to be one."""
-
-    rewrites = True
-    between_events = True
 
     def __init__(self, merge: MergedCompletion) -> None:
         super().__init__()
         self._merge = merge
         self._numbers: dict[int, int | None] = {}  # a call's index to the client, by that of the provider
-        self._text: list[str] = []
+        self._deltas: list[Mapping[str, Any]] = []
+        self._call_deltas: dict[int, list[Mapping[str, Any]]] = {}
         self._usage: dict[str, Any] | None = None
         self._end: list[bytes] = []
         self._usage_chunk = b""
         self._took = False
 
-    def feed(self, data: bytes) -> bytes:
-        return b"".join([self._pass(event) for event in self._splitter.feed(data)])
-
     def close(self) -> bytes:
-        rest = self._splitter.rest()
-        passed = self._pass(rest) if rest.strip() else b""
-        self._finish()
+        passed = super().close()
         if self.turn.complete and not self._took:
             passed += self._end_turn(b"")
         return passed
-
-    def _pass(self, event: bytes) -> bytes:
-        self._event, self._passed = event, event
-        self._take(event)
-        return self._passed
 
     def _read(self, event: Completion) -> None:
         super()._read(event)
         if event.error:
             return
         data = sse.data_of(self._event)
-        if event.usage:
-            self._usage = json_bytes.decode(_chunk, data).usage
+        chunk = json_bytes.decode(_chunk, data)
+        self._usage = chunk.usage or self._usage
         if not event.choices:
             if event.usage:
                 self._usage_chunk, self._passed = self._event, b""
             return
-        choice = event.choices[0]
+        choice, delta = event.choices[0], chunk.choices[0].delta or {}
         merge = self._merge
         merge.id = merge.id or event.id
-        told = json_bytes.decode(_chunk, data).choices[0].delta
-        self._text.append((told and told.content) or "")
-        edited = data
-        if not event.object:  # OpenAI's SDK passes over chunks that do not say what they are
-            edited = json_bytes.set_member(edited, "object", b'"chat.completion.chunk"')
-        if merge.turns:
-            edited = json_bytes.set_member(edited, "id", json_bytes.encode(merge.id))
-            edited = _edit_delta(edited, lambda delta: json_bytes.without_member(delta, "role"))
-        if self._usage and merge.turns:  # counters that come with the text are running totals, of all turns now
-            usage = json_bytes.encode(added(merge.usage(), self._usage))
-            edited = json_bytes.set_member(edited, "usage", usage) if event.usage else edited
+        self._deltas.append({name: value for name, value in delta.items() if name != "tool_calls"})
+        edited = self._fit(data, event)
         if choice.delta and choice.delta.tool_calls:
-            edited = self._edit_calls(edited, choice.delta.tool_calls)
-        if not choice.finish_reason and edited and _is_empty(edited):
-            edited = b""
-        passed = self._event if edited == data else sse.write(edited) if edited else b""
+            edited = self._edit_calls(edited, choice.delta.tool_calls, delta["tool_calls"])
         if choice.finish_reason:
-            self._end.append(passed)
-            passed = b""
-        self._passed = passed
+            if _says_something(edited):  # which must not wait for the end
+                self._passed = sse.write(_edit_choice(edited, _unfinished))
+                self._end.append(sse.write(_edit_delta(edited, lambda _: b"{}")))
+            else:
+                self._end.append(self._event if edited == data else sse.write(edited))
+                self._passed = b""
+        elif _is_empty(edited):
+            self._passed = b""
+        elif edited != data:
+            self._passed = sse.write(edited)
+
+    def _fit(self, data: bytes, event: Completion) -> bytes:
+        """A chunk as one of the whole message's."""
+        merge = self._merge
+        if not event.object:  # OpenAI's SDK passes over chunks that do not say what they are
+            data = json_bytes.set_member(data, "object", b'"chat.completion.chunk"')
+        if merge.turns:
+            data = json_bytes.set_member(data, "id", json_bytes.encode(merge.id))
+            data = _edit_delta(data, lambda delta: json_bytes.without_member(delta, "role"))
+            if event.usage:  # counters that come with the text are running totals, of all turns now
+                data = json_bytes.set_member(data, "usage", json_bytes.encode(added(merge.usage(), event.usage)))
+        return data
 
     def _read_other(self, data: bytes) -> None:
         super()._read_other(data)
-        if data.strip() == DONE:
-            self._passed = self._end_turn(self._event) if self.turn.complete else self._event
+        if data.strip() == DONE:  # without a finished choice it is no end
+            self._passed = self._end_turn(self._event) if self.turn.complete else b""
 
-    def _edit_calls(self, data: bytes, pieces: Sequence[Call]) -> bytes:
+    def _edit_calls(self, data: bytes, pieces: Sequence[Call], told: Sequence[Mapping[str, Any]]) -> bytes:
+        """A chunk without its pieces of hidden calls, and those of others numbered on."""
         merge = self._merge
         shown: list[tuple[int, int]] = []  # place in this chunk, index to the client
         for place, piece in enumerate(pieces):
-            index = piece.index or 0
+            index = piece.index
+            if index is None:  # as `ChatStream` has it
+                index = len(self._numbers) if piece.id else max(len(self._numbers) - 1, 0)
             if index not in self._numbers:
                 called = piece.function or piece.custom
                 hidden = called is not None and called.name in merge.names
                 self._numbers[index] = None if hidden else merge.shown_calls
                 merge.shown_calls += not hidden
             number = self._numbers[index]
+            self._call_deltas.setdefault(index, []).append(told[place])
             if number is not None:
                 shown.append((place, number))
 
@@ -364,9 +359,9 @@ class _StreamReader(ChatStream):
         """All chunks of the turn are there; what of its end the client gets now."""
         merge = self._merge
         self._took = True
-        text = "".join(self._text)
-        merge.texts.append(text)
-        merge.took(self.turn.tool_calls, [_assistant(text, self.turn.tool_calls)], self._usage)
+        said = self._said()
+        merge.texts.append(said["content"] or "")
+        merge.took(self.turn.tool_calls, [json_bytes.encode(said)], self._usage)
         end = b"".join(self._end)
         if merge.goes_on:
             end = b"".join(sse.write(_edit_choice(sse.data_of(chunk), _stopped)) for chunk in self._end)
@@ -377,6 +372,15 @@ class _StreamReader(ChatStream):
             merge.held, end = end, b""
         return end
 
+    def _said(self) -> dict[str, Any]:
+        """The turn's message: it goes back to the provider whole, with what only that provider knows of."""
+        said = {"role": "assistant", "content": None} | _joined(self._deltas)
+        said["content"] = said["content"] or None
+        if self._call_deltas:
+            calls = [{"type": "function"} | _joined(deltas) for deltas in self._call_deltas.values()]
+            said["tool_calls"] = [{name: call[name] for name in call if name != "index"} for call in calls]
+        return said
+
     def _usage_of_all(self, chunk: bytes) -> bytes:
         merge = self._merge
         if merge.turns == 1:
@@ -385,29 +389,41 @@ class _StreamReader(ChatStream):
         return sse.write(json_bytes.set_member(data, "id", json_bytes.encode(merge.id)))
 
 
-def _keys_of(message: _SaidBefore) -> list[str]:
-    if message.role != "assistant":
-        return []
-    key = digest([message.content]) if isinstance(message.content, str) else None
-    return _ids(message) or ([key] if key else [])
+def _text_of(message: _SaidBefore) -> str:
+    return "".join(texts(message.content, "text"))
 
 
 def _ids(message: _SaidBefore) -> list[str]:
     return [call.id for call in message.tool_calls or ()]
 
 
-def _assistant(text: str, calls: Sequence[ToolCall]) -> bytes:
-    message: dict[str, Any] = {"role": "assistant", "content": text or None}
-    if calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in calls
-        ]
-    return json_bytes.encode(message)
+def _joined(deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The object that was told in deltas: its texts and lists go on, of anything else the last stands."""
+    told: dict[str, list[Any]] = {}
+    for delta in deltas:
+        for name, value in delta.items():
+            if value is not None:
+                told.setdefault(name, []).append(value)
+    return {name: values[-1] if name in _NOT_JOINED else _join(values) for name, values in told.items()}
+
+
+def _join(values: list[Any]) -> Any:
+    kind = type(values[0])
+    if any(type(value) is not kind for value in values):
+        return values[-1]
+    if kind is str:
+        return "".join(values)
+    if kind is list:
+        return [element for value in values for element in value]
+    return _joined(values) if kind is dict else values[-1]
 
 
 def _stopped(choice: bytes) -> bytes:
     return json_bytes.set_member(choice, "finish_reason", b'"stop"')
+
+
+def _unfinished(choice: bytes) -> bytes:
+    return json_bytes.set_member(choice, "finish_reason", b"null")
 
 
 def _edit_choice(data: bytes, edit: Callable[[bytes], bytes]) -> bytes:
@@ -425,6 +441,12 @@ def _edit_delta(data: bytes, edit: Callable[[bytes], bytes]) -> bytes:
         return choice[: span[0]] + edit(choice[slice(*span)]) + choice[span[1] :] if span else choice
 
     return _edit_choice(data, edit_choice)
+
+
+def _says_something(data: bytes) -> bool:
+    """There is more in a chunk's delta than its role."""
+    delta = json_bytes.decode(_chunk, data).choices[0].delta or {}
+    return any(value for name, value in delta.items() if name != "role")
 
 
 def _is_empty(data: bytes) -> bool:

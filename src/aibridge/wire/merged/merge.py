@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from aibridge.wire import json_bytes
 from aibridge.wire.dialect import Reader, Request, ToolCall
+from aibridge.wire.document import DocumentReader
+from aibridge.wire.sse import EventTooLarge
+from aibridge.wire.stream import StreamReader
 from aibridge.wire.tools import OfferedTool, ToolResult
+
+E = TypeVar("E")
 
 SHOWN = msgspec.Raw(b"null")
 """Stands in what is remembered for a part that the client has, and will send again."""
@@ -33,15 +39,43 @@ class Remembered(NamedTuple):
     """What the client was not shown of a message, for when it comes back in a later request of the conversation."""
 
     keys: list[str]
-    """By which the message is known again: ids of the client's own calls in it, or a digest of its text."""
+    """By which the message is known again: ids of the client's own calls in it, or else its place (see `Trail`)."""
     hidden: bytes
     """The hidden parts and their places, as JSON."""
 
 
-def digest(texts: Iterable[str]) -> str | None:
-    """By which a message without calls is known again; None of one without text."""
-    told = "\0".join(text for text in texts if text)
-    return "text:" + sha256(told.encode("utf-8", "surrogatepass")).hexdigest() if told else None
+class Trail:
+    """Follows what is said in a conversation, and names each place in it: by that a message without calls is known.
+
+    The name depends on all that was said up to there, for the same may be said twice, or in two conversations.
+    """
+
+    def __init__(self) -> None:
+        self._said = sha256()
+
+    def copy(self) -> Trail:
+        """Another, from here on."""
+        other = Trail()
+        other._said = self._said.copy()
+        return other
+
+    def add(self, role: str, texts: Iterable[str]) -> None:
+        """Go on by one message; `texts` without what clients add and drop as they like."""
+        for text in texts:
+            if told := text.strip():
+                self._said.update(f"{role}\0{told}\0".encode("utf-8", "surrogatepass"))
+
+    @property
+    def place(self) -> str:
+        """The name of the place."""
+        return "said:" + self._said.hexdigest()
+
+
+class Conversation(NamedTuple):
+    """What a request tells of a conversation: by which keys each element of it may be remembered, and its trail."""
+
+    keys: list[list[str]]
+    trail: Trail
 
 
 class Merge(ABC):
@@ -128,9 +162,22 @@ class Merge(ABC):
             total = added(total, usage)
         return total
 
-    @abstractmethod
     def keys(self) -> list[str]:
         """By which messages of the request may be remembered."""
+        return [key for keys in self._conversation.keys for key in keys]
+
+    @cached_property
+    def _conversation(self) -> Conversation:
+        """What the client's request tells of the conversation."""
+        trail = Trail()
+        try:
+            return Conversation(self._read_history(trail), trail)
+        except (msgspec.DecodeError, RecursionError):
+            return Conversation([], trail)
+
+    @abstractmethod
+    def _read_history(self, trail: Trail) -> list[list[str]]:
+        """Follow the request's history; the keys of each element. May raise `msgspec.DecodeError`."""
 
     @abstractmethod
     def restore(self, remembered: Mapping[str, bytes]) -> None:
@@ -158,6 +205,85 @@ class Merge(ABC):
     def _with_history(self, body: bytes, elements: bytes) -> bytes:
         begin, end = json_bytes.member_spans(body)[self.history]
         return body[:begin] + json_bytes.insert_last(body[begin:end], elements) + body[end:]
+
+    def _elements(self) -> list[bytes]:
+        """The history of the client's request, element by element."""
+        array = self._given[slice(*json_bytes.member_spans(self._given)[self.history])]
+        return [array[slice(*span)] for span in json_bytes.element_spans(array)]
+
+    def _replace(self, elements: Mapping[int, bytes]) -> None:
+        """Put others (comma-separated JSON) in place of some elements of the history; no other byte changes."""
+        begin, end = json_bytes.member_spans(self._given)[self.history]
+        array = self._given[begin:end]
+        edited, at = [], 0
+        for place, (start, stop) in enumerate(json_bytes.element_spans(array)):
+            if place in elements:
+                edited += [array[at:start], elements[place]]
+                at = stop
+        self._given = self._given[:begin] + b"".join(edited) + array[at:] + self._given[end:]
+
+
+class MergedStream(StreamReader[E]):
+    """What the readers of streams have in common here: each event passes as it came, or changed, or not at all.
+
+    A subclass reads the event `_event` in `_read`, and puts what the client gets instead into `_passed`. What follows
+    the end of a turn is nothing to the client: its message may go on, or have ended.
+    """
+
+    rewrites = True
+    between_events = True  # for the client gets whole events only
+
+    _event = b""
+    _passed = b""
+    _closing = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Read what came; events are for the client once they are whole."""
+        return b"".join([self._pass(event) for event in self._splitter.feed(data)])
+
+    def close(self) -> bytes:
+        """Read an event that nothing ended; the client is spared the piece of one that was cut."""
+        self._closing = True
+        rest = self._splitter.rest()
+        passed = self._pass(rest + b"\n\n") if rest.strip() else b""
+        self._finish()
+        return passed
+
+    def _pass(self, event: bytes) -> bytes:
+        if self.ended:
+            return b""
+        self._event, self._passed = event, event
+        self._take(event)
+        return self._passed
+
+    def _read_other(self, data: bytes) -> None:
+        super()._read_other(data)
+        if self._closing:
+            self._passed = b""
+
+
+class MergedDocument(DocumentReader):
+    """What the readers of documents have in common here: one is held until it is known whether it is the last.
+
+    A subclass puts what the client gets into `_passed`.
+    """
+
+    rewrites = True
+
+    _passed = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Keep a piece of the document. Raises `EventTooLarge` where it is too long to be kept."""
+        super().feed(data)
+        if self._size > self._limit:
+            raise EventTooLarge(f"the document is longer than {self._limit} bytes")
+        return b""
+
+    def close(self) -> bytes:
+        """Read the document; one that can not be read is relayed as it came."""
+        self._passed = b"".join(self._pieces)
+        super().close()
+        return self._passed
 
 
 def added(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

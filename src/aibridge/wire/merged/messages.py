@@ -9,8 +9,18 @@ from typing import Any
 import msgspec
 
 from aibridge.wire import json_bytes, sse
+from aibridge.wire.body import last_text
 from aibridge.wire.dialect import Reader, Request, ToolCall
-from aibridge.wire.merged.merge import SHOWN, Answered, Merge, Remembered, digest, is_hidden
+from aibridge.wire.merged.merge import (
+    SHOWN,
+    Answered,
+    Merge,
+    MergedDocument,
+    MergedStream,
+    Remembered,
+    Trail,
+    is_hidden,
+)
 from aibridge.wire.merged.results import note_of
 from aibridge.wire.messages import Event, MessageDocument, Messages, MessageStream
 from aibridge.wire.tools import ImagePart, OfferedTool, ToolResult
@@ -40,7 +50,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Start(msgspec.Struct):
-    content_block: dict[str, Any] = {}
+    content_block: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 _members = msgspec.json.Decoder(_Members)
@@ -49,7 +59,9 @@ _delta = msgspec.json.Decoder(_Delta)
 _start = msgspec.json.Decoder(_Start)
 
 
-class _Kind(msgspec.Struct):
+class Kind(msgspec.Struct):
+    """What a block is."""
+
     type: str = ""
     id: str = ""
     name: str = ""
@@ -65,7 +77,7 @@ class _Said(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-class _History(msgspec.Struct):
+class _Asked(msgspec.Struct):
     messages: list[_Said] = []
 
 
@@ -76,10 +88,12 @@ class _HiddenTurn(msgspec.Struct):
     results: list[msgspec.Raw] = []
 
 
-_block = msgspec.json.Decoder(_Kind)
+_block = msgspec.json.Decoder(Kind)
 _usage = msgspec.json.Decoder(_Usage)
-_history = msgspec.json.Decoder(_History)
+_said = msgspec.json.Decoder(_Said)
+_asked = msgspec.json.Decoder(_Asked)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
+_object = msgspec.json.Decoder(dict[str, Any])
 _hidden = msgspec.json.Decoder(list[_HiddenTurn])
 
 
@@ -114,7 +128,8 @@ class MergedMessage(Merge):
         self.blocks = 0
         """How many blocks the client has seen."""
         self.visible: list[bytes] = []
-        self.held: list[bytes] = []
+        """The blocks of documents that the client is shown."""
+        self.held = b""
         self._own_calls: list[str] = []
         self._texts: list[str] = []
         self._turns: list[_HiddenTurn] = []
@@ -129,7 +144,7 @@ class MergedMessage(Merge):
 
     def end(self) -> bytes:
         """The end of the message."""
-        return b"".join(self.held)
+        return self.held
 
     def end_without_calls(self, data: bytes) -> bytes:
         """The JSON object that names the stop reason, where none of the calls it stands for is shown to the client."""
@@ -141,52 +156,61 @@ class MergedMessage(Merge):
 
     def took_blocks(self, calls: Sequence[ToolCall], blocks: Sequence[bytes], usage: dict[str, Any] | None) -> None:
         """A turn has come to its end: all its blocks, in order."""
-        kinds = [json_bytes.decode(_block, block) for block in blocks]
-        hidden = [kind.type == "tool_use" and kind.name in self.names for kind in kinds]
-        self._turns.append(
-            _HiddenTurn([msgspec.Raw(block) if hide else SHOWN for block, hide in zip(blocks, hidden, strict=True)])
-        )
-        self._own_calls = [
-            kind.id for kind, hide in zip(kinds, hidden, strict=True) if kind.type == "tool_use" and not hide
-        ]
-        self._texts += [kind.text for kind in kinds if kind.type == "text"]
-        self.visible += [block for block, hide in zip(blocks, hidden, strict=True) if not hide]
-        self.took(calls, [b'{"role":"assistant","content":[%b]}' % b",".join(blocks)] if blocks else [], usage)
+        said = [(block, json_bytes.decode(_block, block)) for block in blocks if not _is_blank(block)]
+        turn = _HiddenTurn([])
+        self._own_calls = []
+        for block, kind in said:
+            hidden = self.hides(kind)
+            turn.blocks.append(msgspec.Raw(block) if hidden else SHOWN)
+            if kind.type == "text":
+                self._texts.append(kind.text)
+            elif kind.type == "tool_use" and not hidden:
+                self._own_calls.append(kind.id)
+        self._turns.append(turn)
+        told = b",".join(block for block, _ in said)
+        self.took(calls, [b'{"role":"assistant","content":[%b]}' % told] if told else [], usage)
 
-    def keys(self) -> list[str]:
-        """Of each of the assistant's messages: the calls in it, or its text."""
-        return [key for message in self._history() for key in _keys_of(message)]
+    def hides(self, block: Kind) -> bool:
+        """The client is not shown the block."""
+        return block.type == "tool_use" and block.name in self.names
 
     def restore(self, remembered: Mapping[str, bytes]) -> None:
         """Split each message into the turns that it was, with the hidden calls and their results."""
         if not remembered:
             return
-        begin, end = json_bytes.member_spans(self._given)["messages"]
-        array = self._given[begin:end]
-        spans = json_bytes.element_spans(array)
-        messages = [array[slice(*span)] for span in spans]
-        for place, message in enumerate(self._history()):
-            hidden = next((remembered[key] for key in _keys_of(message) if key in remembered), None)
+        messages = self._elements()
+        restored: dict[int, bytes] = {}
+        for place, keys in enumerate(self._conversation.keys):
+            hidden = next((remembered[key] for key in keys if key in remembered), None)
             following = messages[place + 1] if place + 1 < len(messages) else None
-            if hidden and (parts := _put_back(message, json_bytes.decode(_hidden, hidden), following)):
-                messages[place] = parts[0]
+            if hidden and (parts := _put_back(messages[place], json_bytes.decode(_hidden, hidden), following)):
+                restored[place] = parts[0]
                 if parts[1]:
-                    messages[place + 1] = parts[1]
-        self._given = self._given[:begin] + b"[%b]" % b",".join(messages) + self._given[end:]
+                    restored[place + 1] = parts[1]
+        self._replace(restored)
 
     def remembered(self) -> Remembered | None:
         """The hidden calls and results, turn by turn."""
         if not any(is_hidden(block) for turn in self._turns for block in turn.blocks):
             return None
-        key = digest(self._texts)
-        keys = self._own_calls or ([key] if key else [])
+        trail = self._conversation.trail.copy()
+        trail.add("assistant", self._texts)
+        keys = self._own_calls or ([trail.place] if self._texts else [])
         return Remembered(keys, json_bytes.encode(self._turns)) if keys else None
 
-    def _history(self) -> list[_Said]:
-        try:
-            return json_bytes.decode(_history, self._given).messages
-        except (msgspec.DecodeError, RecursionError):
-            return []
+    def _read_history(self, trail: Trail) -> list[list[str]]:
+        keys: list[list[str]] = []
+        for message in json_bytes.decode(_asked, self.request.body).messages:
+            keys.append([])
+            if message.role == "user":
+                trail.add("user", [last_text(message.content, "text") or ""])
+            elif message.role == "assistant":
+                kinds = [json_bytes.decode(_block, block) for block in _blocks_of(message.content)]
+                texts = [kind.text for kind in kinds if kind.type == "text"]
+                trail.add("assistant", texts)
+                calls = [kind.id for kind in kinds if kind.type == "tool_use"]
+                keys[-1] = calls or ([trail.place] if texts else [])
+        return keys
 
     def _names_taken(self, body: bytes) -> frozenset[str]:
         tools = json_bytes.decode(_members, body).tools or ()
@@ -218,32 +242,23 @@ def result_block(call_id: str, result: ToolResult) -> bytes:
     return json_bytes.encode(block | ({"is_error": True} if result.is_error else {}))
 
 
-def _keys_of(message: _Said) -> list[str]:
-    if message.role != "assistant":
-        return []
-    blocks = _blocks_of(message.content)
-    kinds = [json_bytes.decode(_block, block) for block in blocks]
-    calls = [kind.id for kind in kinds if kind.type == "tool_use"]
-    key = None if calls else digest(kind.text for kind in kinds if kind.type == "text")
-    return calls or ([key] if key else [])
-
-
 def _blocks_of(content: msgspec.Raw) -> list[bytes]:
-    """The blocks of a message's content; a string is one of text. Empty texts do not count, for they do not last."""
+    """The blocks of a message's content; a string is one of text. Blank texts do not count (see `_is_blank`)."""
     told = bytes(content)
     if told.startswith(b'"'):
         return [b'{"type":"text","text":%b}' % told]
-    return [block for raw in json_bytes.decode(_raws, told) if not _is_empty(block := bytes(raw))]
+    return [block for raw in json_bytes.decode(_raws, told) if not _is_blank(block := bytes(raw))]
 
 
-def _is_empty(block: bytes) -> bool:
+def _is_blank(block: bytes) -> bool:
+    """A text of nothing but space, which the provider says but does not take back."""
     kind = json_bytes.decode(_block, block)
-    return kind.type == "text" and not kind.text
+    return kind.type == "text" and not kind.text.strip()
 
 
-def _put_back(message: _Said, turns: list[_HiddenTurn], following: bytes | None) -> tuple[bytes, bytes | None] | None:
+def _put_back(message: bytes, turns: list[_HiddenTurn], following: bytes | None) -> tuple[bytes, bytes | None] | None:
     """The messages in place of one, and the one that follows with hidden results added; None where they do not fit."""
-    visible = _blocks_of(message.content)
+    visible = _blocks_of(json_bytes.decode(_said, message).content)
     if len(visible) != sum(not is_hidden(block) for turn in turns for block in turn.blocks):
         return None
     shown = iter(visible)
@@ -263,83 +278,97 @@ def _put_back(message: _Said, turns: list[_HiddenTurn], following: bytes | None)
     return b",".join(told), following[: span[0]] + answered + following[span[1] :]
 
 
-class _Document(MessageDocument):
-    """A turn's document is held until it is known whether it is the last."""
+class _Block:
+    """A block that is put together again from its events: it goes back to the provider, and must be as it was."""
 
-    rewrites = True
+    def __init__(self, start: bytes) -> None:
+        self.kind = json_bytes.decode(_block, start)
+        self._start = start
+        self._added: dict[str, list[Any]] = {}
 
+    def add(self, delta: Mapping[str, Any]) -> None:
+        """Take a delta of it."""
+        for name, value in delta.items():
+            if name != "type":
+                self._added.setdefault(name, []).append(value)
+
+    def whole(self) -> bytes:
+        """The block as a document would hold it."""
+        block = self._start
+        for name, values in self._added.items():
+            if name == "partial_json":
+                if text := "".join(values):
+                    block = json_bytes.set_member(block, "input", _input_of(text))
+                continue
+            member = "citations" if name == "citation" else name
+            begun = json_bytes.decode(_object, self._start).get(member)
+            if name == "citation":
+                value: Any = [*(begun or ()), *values]
+            elif isinstance(values[0], str):
+                value = (begun or "") + "".join(values)
+            else:
+                value = values[-1]
+            block = json_bytes.set_member(block, member, json_bytes.encode(value))
+        return block
+
+
+def _input_of(text: str) -> bytes:
+    """The input of a call. One that was cut, or never was JSON, goes back as Anthropic's documentation has it.
+
+    Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
+    """
+    try:
+        json_bytes.decode(_object, text.encode())
+    except (msgspec.DecodeError, RecursionError):
+        return json_bytes.encode({"INVALID_JSON": text})
+    return text.encode()
+
+
+class _Document(MergedDocument, MessageDocument):
     def __init__(self, merge: MergedMessage) -> None:
         super().__init__()
         self._merge = merge
-
-    def feed(self, data: bytes) -> bytes:
-        super().feed(data)
-        return b""
-
-    def close(self) -> bytes:
-        super().close()
-        return self._passed
-
-    _passed = b""
 
     def _read(self, text: bytes) -> None:
         super()._read(text)
         merge, turn = self._merge, self.turn
         if not turn.complete:
-            self._passed = text
             return
         merge.id = merge.id or turn.response_id
         blocks = [bytes(block) for block in json_bytes.decode(_content, text).content]
+        merge.visible += [block for block in blocks if not merge.hides(json_bytes.decode(_block, block))]
         merge.took_blocks(turn.tool_calls, blocks, json_bytes.decode(_usage, text).usage)
         if merge.turns > 1 or merge.waiting:
             text = json_bytes.set_member(text, "content", b"[%b]" % b",".join(merge.visible))
             text = json_bytes.set_member(text, "usage", json_bytes.encode(merge.usage()))
             text = json_bytes.set_member(text, "id", json_bytes.encode(merge.id))
         if merge.waiting:
-            merge.held = [merge.end_without_calls(text)]
+            merge.held, self._passed = merge.end_without_calls(text), b""
         else:
             self._passed = text
 
 
-class _Stream(MessageStream):
+class _Stream(MergedStream[Event], MessageStream):
     """A turn's events: those of hidden blocks are held back, the others numbered on."""
-
-    rewrites = True
-    between_events = True
 
     def __init__(self, merge: MergedMessage) -> None:
         super().__init__()
         self._merge = merge
         self._numbers: dict[int, int] = {}  # a block's index to the client, by that of the provider
-        self._building: dict[int, dict[str, Any]] = {}
-        self._pieces: dict[int, list[str]] = {}
-        self._delta: bytes | None = None
-        merge.held = []
-
-    def feed(self, data: bytes) -> bytes:
-        return b"".join([self._pass(event) for event in self._splitter.feed(data)])
-
-    def close(self) -> bytes:
-        rest = self._splitter.rest()
-        passed = self._pass(rest) if rest.strip() else b""
-        self._finish()
-        return passed
-
-    def _pass(self, event: bytes) -> bytes:
-        self._event, self._passed = event, event
-        self._take(event)
-        return self._passed
+        self._building: dict[int, _Block] = {}
+        self._deltas: list[bytes] = []
 
     def _read(self, event: Event) -> None:
         super()._read(event)
         kind, merge = event.type, self._merge
         if kind == "content_block_delta":
-            self._add(event.index)
+            if block := self._building.get(event.index):
+                block.add(json_bytes.decode(_delta, sse.data_of(self._event)).delta)
             self._renumber(event)
         elif kind == "content_block_start":
-            block = json_bytes.decode(_start, sse.data_of(self._event)).content_block
+            block = _Block(bytes(json_bytes.decode(_start, sse.data_of(self._event)).content_block))
             self._building[event.index] = block
-            if not (block.get("type") == "tool_use" and block.get("name") in merge.names):
+            if not merge.hides(block.kind):
                 self._numbers[event.index] = merge.blocks
                 merge.blocks += 1
             self._renumber(event)
@@ -349,24 +378,10 @@ class _Stream(MessageStream):
             self._passed = b"" if merge.started else self._event
             merge.started = True
         elif kind == "message_delta":
-            self._delta, self._passed = self._event, b""  # what it must say is known at the end of the turn
+            self._deltas.append(self._event)  # what it must say is known at the end of the turn
+            self._passed = b""
         elif kind == "message_stop":
             self._end_turn()
-
-    def _add(self, index: int) -> None:
-        """Put together the block that goes back to the provider: it must be what the provider said."""
-        block = self._building.get(index)
-        if block is None:
-            return
-        delta = json_bytes.decode(_delta, sse.data_of(self._event)).delta
-        kind = delta.get("type")
-        for name, to in (("text", "text"), ("thinking", "thinking"), ("signature", "signature")):
-            if kind == f"{name}_delta":
-                block[to] = block.get(to, "") + delta.get(name, "")
-        if kind == "input_json_delta":
-            self._pieces.setdefault(index, []).append(delta.get("partial_json", ""))
-        elif kind == "citations_delta":
-            block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
 
     def _renumber(self, event: Event) -> None:
         number = self._numbers.get(event.index)
@@ -377,27 +392,19 @@ class _Stream(MessageStream):
             self._passed = sse.write(data, event.type)
 
     def _end_turn(self) -> None:
-        merge, delta = self._merge, self._delta or b""
-        merge.took_blocks(self.turn.tool_calls, self._blocks(), self._usage)
-        if delta and (merge.turns > 1 or merge.waiting):
-            data = sse.data_of(delta)
-            begin, end = json_bytes.member_spans(data)["delta"]
-            data = data[:begin] + merge.end_without_calls(data[begin:end]) + data[end:]
-            delta = sse.write(json_bytes.set_member(data, "usage", json_bytes.encode(merge.usage())), "message_delta")
-        stop = self._event
+        merge = self._merge
+        merge.took_blocks(self.turn.tool_calls, [block.whole() for block in self._building.values()], self._usage)
+        end = b"".join([*self._deltas, self._event])
         if merge.turns > 1 or merge.waiting:
-            stop = sse.write(sse.data_of(stop), "message_stop")
+            deltas = [self._of_all(sse.data_of(delta)) for delta in self._deltas]
+            end = b"".join([*deltas, sse.write(sse.data_of(self._event), "message_stop")])
         if merge.waiting:
-            merge.held = [delta, stop]
-            self._passed = b""
-        else:
-            self._passed = delta + stop
+            merge.held, end = end, b""
+        self._passed = end
 
-    def _blocks(self) -> Sequence[bytes]:
-        found = []
-        for index, block in self._building.items():
-            if index in self._pieces and (text := "".join(self._pieces[index])):
-                block["input"] = msgspec.Raw(text.encode())
-            if block.get("type") != "text" or block.get("text"):  # an empty text is sent, but not taken back
-                found.append(json_bytes.encode(block))
-        return found
+    def _of_all(self, data: bytes) -> bytes:
+        """A `message_delta` that speaks for all turns."""
+        merge = self._merge
+        if span := json_bytes.member_spans(data).get("delta"):
+            data = data[: span[0]] + merge.end_without_calls(data[slice(*span)]) + data[span[1] :]
+        return sse.write(json_bytes.set_member(data, "usage", json_bytes.encode(merge.usage())), "message_delta")

@@ -9,8 +9,18 @@ from typing import Any
 import msgspec
 
 from aibridge.wire import json_bytes, sse
-from aibridge.wire.dialect import Reader, Request
-from aibridge.wire.merged.merge import SHOWN, Answered, Merge, Remembered, digest, is_hidden
+from aibridge.wire.body import texts
+from aibridge.wire.dialect import Reader, Request, ToolCall
+from aibridge.wire.merged.merge import (
+    SHOWN,
+    Answered,
+    Merge,
+    MergedDocument,
+    MergedStream,
+    Remembered,
+    Trail,
+    is_hidden,
+)
 from aibridge.wire.merged.results import note_of, text_of
 from aibridge.wire.responses import Event, ResponseDocument, ResponseStream
 from aibridge.wire.tools import ImagePart, OfferedTool, ToolResult
@@ -50,10 +60,10 @@ class _SaidBefore(msgspec.Struct):
     type: str = ""
     role: str = ""
     call_id: str | None = None
-    content: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _History(msgspec.Struct):
+class _Asked(msgspec.Struct):
     input: str | list[_SaidBefore] = []
 
 
@@ -68,7 +78,7 @@ class _Hidden(msgspec.Struct):
 
 
 _said_before = msgspec.json.Decoder(_SaidBefore)
-_history = msgspec.json.Decoder(_History)
+_asked = msgspec.json.Decoder(_Asked)
 _hidden = msgspec.json.Decoder(_Hidden)
 
 
@@ -139,7 +149,7 @@ class MergedResponse(Merge):
         name = event.partition(b"\n")[0].removeprefix(b"event:").strip().decode() if event[:6] == b"event:" else None
         return sse.write(json_bytes.set_member(data, "sequence_number", str(due).encode()), name)
 
-    def took_output(self, response: bytes, calls: Sequence[Any], output: list[bytes]) -> bytes:
+    def took_output(self, response: bytes, calls: Sequence[ToolCall], output: list[bytes]) -> bytes:
         """A turn has come to its end; the final response as the client may see it."""
         told = json_bytes.decode(_output, response)
         kinds = [(item, json_bytes.decode(_item, item)) for item in output]
@@ -172,88 +182,125 @@ class MergedResponse(Merge):
         return json_bytes.set_member(body, "tools", offered)
 
     def _with_history(self, body: bytes, elements: bytes) -> bytes:
-        begin, end = json_bytes.member_spans(body)["input"]
-        given = body[begin:end]
+        span = json_bytes.member_spans(body).get("input")
+        given = body[slice(*span)] if span else b"[]"  # there may be a `prompt` of the provider's instead
         if self._has_conversation:  # the provider keeps what was asked and said
             given = b"[]"
         elif not given.startswith(b"["):
             given = b'[{"role":"user","content":%b}]' % given
-        return body[:begin] + json_bytes.insert_last(given, elements) + body[end:]
+        return json_bytes.set_member(body, "input", json_bytes.insert_last(given, elements))
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         results = [result_item(call.id, result) for call, result in answered]
         self._results_of_last = [msgspec.Raw(result) for result in results]
         return results
 
-    def keys(self) -> list[str]:
-        """The calls, and the texts, in what the provider said before."""
-        return [key for item in self._history() if (key := _key_of(item))]
-
     def restore(self, remembered: Mapping[str, bytes]) -> None:
         """Put hidden calls and results back between the items of the client."""
-        items = self._history() if remembered else []
-        if not items:
+        if not remembered:
             return
-        begin, end = json_bytes.member_spans(self._given)["input"]
-        array = self._given[begin:end]
-        raws = [array[slice(*span)] for span in json_bytes.element_spans(array)]
+        items = [json_bytes.decode(_said_before, element) for element in self._elements()]
+        made = {item.call_id for item in items if item.type.endswith("_call")}
+        before: dict[int, list[bytes]] = {}
+        after: dict[int, list[bytes]] = {}
         done: set[bytes] = set()
-        for place, item in enumerate(items):
-            hidden = remembered.get(_key_of(item) or "")
+        for place, keys in enumerate(self._conversation.keys):
+            hidden = next((remembered[key] for key in keys if key in remembered), None)
             if hidden is None or hidden in done:
                 continue
             told = json_bytes.decode(_hidden, hidden)
-            if item.type.endswith("_call_output"):  # what came before is with the provider (`previous_response_id`)
-                raws[place] = b",".join([*(bytes(result) for result in told.results), raws[place]])
-                done.add(hidden)
-            elif self._put_back(items, raws, place, told):
-                done.add(hidden)
-        self._given = self._given[:begin] + b"[" + b",".join(raws) + b"]" + self._given[end:]
-
-    def _put_back(self, items: list[_SaidBefore], raws: list[bytes], place: int, told: _Hidden) -> bool:
-        key = _key_of(items[place])
-        first = place - told.keys.index(key) if key in told.keys else -1
-        shown = [item.type or "message" for item in items[first : first + len(told.types)]] if first >= 0 else []
-        if shown != told.types:
-            return False
-        at = first
-        waiting: list[bytes] = []
-        for item in told.items:
-            if not is_hidden(item):
-                raws[at] = b",".join([*waiting, raws[at]])
-                waiting, at = [], at + 1
+            if items[place].type.endswith("_call_output"):
+                if items[place].call_id in made:
+                    continue
+                # the calls are with the provider already (`previous_response_id`, `conversation`)
+                before[place] = [bytes(result) for result in told.results]
+            elif (places := _places(items, keys[0], place, told)) is None:
+                continue
             else:
-                waiting.append(bytes(item))
-        raws[at - 1] = b",".join([raws[at - 1], *waiting, *(bytes(result) for result in told.results)])
-        return True
+                _put_back(told, places, before, after)
+            done.add(hidden)
+        elements = self._elements()
+        edited = sorted({*before, *after})
+        self._replace({at: b",".join([*before.get(at, ()), elements[at], *after.get(at, ())]) for at in edited})
 
     def remembered(self) -> Remembered | None:
         """The hidden items, and the results of hidden calls."""
         if not any(is_hidden(item) for item in self._items):
             return None
+        trail = self._conversation.trail.copy()
         visible = [json_bytes.decode(_said_before, item) for item in self.visible]
-        keys = [_key_of(item) for item in visible]
+        keys = [_key_of(item, trail) for item in visible]
         own = [item.call_id for item in visible if item.call_id and item.type.endswith("_call")]
         last = next((key for key in reversed(keys) if key), None)
         told = _Hidden([item.type for item in visible], keys, self._items, self._results_of_last)
         found = own or ([last] if last else [])
         return Remembered(found, json_bytes.encode(told)) if found else None
 
-    def _history(self) -> list[_SaidBefore]:
-        try:
-            given = json_bytes.decode(_history, self._given).input
-        except (msgspec.DecodeError, RecursionError):
+    def _read_history(self, trail: Trail) -> list[list[str]]:
+        asked = json_bytes.decode(_asked, self.request.body).input
+        if isinstance(asked, str):
+            trail.add("user", [asked])
             return []
-        return given if isinstance(given, list) else []
+        keys = [_key_of(item, trail) for item in asked]
+        return [[key] if key else [] for key in keys]
 
 
-def _key_of(item: _SaidBefore) -> str | None:
-    """By which an item is known again: the call that it makes or answers, or its text."""
+def _key_of(item: _SaidBefore, trail: Trail) -> str | None:
+    """By which an item is known again: the call that it makes or answers, or its place, if the model said it."""
     if item.call_id:
         return item.call_id
-    if item.role != "assistant" or not isinstance(item.content, list):
+    if item.role == "user":
+        trail.add("user", texts(item.content, "input_text"))
+    elif item.role == "assistant":
+        trail.add("assistant", texts(item.content, "output_text"))
+        return trail.place
+    return None
+
+
+def _type_of(item: _SaidBefore) -> str:
+    return item.type or "message"
+
+
+def _places(items: list[_SaidBefore], key: str, place: int, told: _Hidden) -> list[int | None] | None:
+    """Where in a request each item is that the client was shown; None where they are not there, in their order.
+
+    Clients may leave out reasoning, which has no place then.
+    """
+    known = told.keys.index(key) if key in told.keys else -1
+    if known < 0 or _type_of(items[place]) != told.types[known]:
         return None
-    return digest(part["text"] for part in item.content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    earlier = _match(items, told.types[:known][::-1], place, -1)
+    later = _match(items, told.types[known + 1 :], place, 1)
+    return None if earlier is None or later is None else [*earlier[::-1], place, *later]
+
+
+def _match(items: list[_SaidBefore], types: list[str], at: int, step: int) -> list[int | None] | None:
+    """Places of items of these types, next to `at` in one direction."""
+    places: list[int | None] = []
+    for wanted in types:
+        if 0 <= at + step < len(items) and _type_of(items[at + step]) == wanted:
+            at += step
+            places.append(at)
+        elif wanted == "reasoning":
+            places.append(None)
+        else:
+            return None
+    return places
+
+
+def _put_back(
+    told: _Hidden, places: list[int | None], before: dict[int, list[bytes]], after: dict[int, list[bytes]]
+) -> None:
+    """Note what goes before and after the items that the client has."""
+    shown = iter(places)
+    waiting: list[bytes] = []
+    for item in told.items:
+        if is_hidden(item):
+            waiting.append(bytes(item))
+        elif (place := next(shown)) is not None:
+            before[place], waiting = waiting, []
+    last = max(place for place in places if place is not None)
+    after[last] = [*waiting, *(bytes(result) for result in told.results)]
 
 
 def result_item(call_id: str, result: ToolResult) -> bytes:
@@ -269,27 +316,13 @@ def result_item(call_id: str, result: ToolResult) -> bytes:
     return json_bytes.encode({"type": "function_call_output", "call_id": call_id, "output": output})
 
 
-class _DocumentReader(ResponseDocument):
-    """A turn's document is held until it is known whether it is the last."""
-
-    rewrites = True
-
+class _DocumentReader(MergedDocument, ResponseDocument):
     def __init__(self, merge: MergedResponse) -> None:
         super().__init__()
         self._merge = merge
-        self._passed = b""
-
-    def feed(self, data: bytes) -> bytes:
-        super().feed(data)
-        return b""
-
-    def close(self) -> bytes:
-        super().close()
-        return self._passed
 
     def _read(self, text: bytes) -> None:
         super()._read(text)
-        self._passed = text
         if not self.turn.complete:
             return
         output = [bytes(item) for item in json_bytes.decode(_output, text).output]
@@ -300,11 +333,8 @@ class _DocumentReader(ResponseDocument):
             self._passed = merged
 
 
-class _StreamReader(ResponseStream):
+class _StreamReader(MergedStream[Event], ResponseStream):
     """A turn's events: those of hidden items are held back, the others numbered on."""
-
-    rewrites = True
-    between_events = True
 
     def __init__(self, merge: MergedResponse) -> None:
         super().__init__()
@@ -321,20 +351,6 @@ class _StreamReader(ResponseStream):
     def shown_id(self) -> str | None:
         """The first turn's."""
         return self._merge.id
-
-    def feed(self, data: bytes) -> bytes:
-        return b"".join([self._pass(event) for event in self._splitter.feed(data)])
-
-    def close(self) -> bytes:
-        rest = self._splitter.rest()
-        passed = self._pass(rest) if rest.strip() else b""
-        self._finish()
-        return passed
-
-    def _pass(self, event: bytes) -> bytes:
-        self._event, self._passed = event, event
-        self._take(event)
-        return self._passed
 
     def _read(self, event: Event) -> None:
         super()._read(event)
