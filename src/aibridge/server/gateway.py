@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from aibridge.records import Record
 from aibridge.server.auth import authentication
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings
+from aibridge.server.vitals import Vitals
 from aibridge.upstream.breaker import BreakerPolicy
 from aibridge.upstream.upstream import TimeLimits
 
@@ -47,6 +49,7 @@ class Gateway:
         upstream, breaker = settings.upstream, settings.breaker
         self._tool_servers = _tool_servers(settings)
         self._memory = _memory(settings)
+        self._vitals = Vitals(self._ledger, self._tool_servers, self._registry, settings.metrics.namespace)
         self._bridge = RequestBridge(
             [provider_of(each) for each in settings.providers],
             self._ledger,
@@ -86,8 +89,10 @@ class Gateway:
             _log.error("recording is not possible: %s", problem)
         if self._tool_servers:
             await self._tool_servers.start()
+        looking = asyncio.create_task(self._vitals.run())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        looking.cancel()
         await self._bridge.shutdown(0)
         if self._tool_servers:
             await self._tool_servers.aclose()
@@ -109,10 +114,11 @@ class Gateway:
         if problems:
             await _json(send, 503, {"status": "not ready", "problems": problems})
         else:
-            storing = self._ledger.problem
-            await _json(send, 200, {"status": "ready", **({"warnings": [storing]} if storing else {})})
+            warnings = self._vitals.warnings()
+            await _json(send, 200, {"status": "ready", **({"warnings": warnings} if warnings else {})})
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
+        self._vitals.look()
         await answer(send, 200, [(b"content-type", scrape.CONTENT_TYPE)], scrape.scrape(self._registry))
 
 
