@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from aibridge.observe.metrics import Metrics
     from aibridge.providers import AnthropicProvider, CopilotProvider, Credential, OpenAIProvider, Provider
     from aibridge.recording.recorder import Recorder
+    from aibridge.upstream.breaker import BreakerPolicy
     from aibridge.upstream.upstream import TimeLimits
 
 __all__ = [
     "Actor",
     "AnthropicProvider",
+    "BreakerPolicy",
     "CopilotProvider",
     "Credential",
     "Fault",
@@ -38,6 +40,7 @@ _HOMES = {
     "aibridge.observe.metrics": ("Metrics",),
     "aibridge.providers": ("AnthropicProvider", "CopilotProvider", "Credential", "OpenAIProvider", "Provider"),
     "aibridge.recording.recorder": ("Recorder",),
+    "aibridge.upstream.breaker": ("BreakerPolicy",),
     "aibridge.upstream.upstream": ("TimeLimits",),
 }
 

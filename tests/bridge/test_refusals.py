@@ -55,13 +55,15 @@ async def test_what_runs_is_not_harmed_when_recording_fails(
     recorder.full = False
     turn = asyncio.Event()
     provider.says(events(dialect.before(), turn, b"".join(dialect.events[dialect.spoken + 1 :])))
-    async with bridged(provider.url, recorder, metrics=Metrics(registry)) as url:
-        async with begun(url + dialect.path, dialect.request()) as running:
-            await running.until(dialect.said)
-            recorder.full = True
-            turn.set()
-            assert (await running.rest()).body == dialect.for_client
-            assert running.complete
+    async with (
+        bridged(provider.url, recorder, metrics=Metrics(registry)) as url,
+        begun(url + dialect.path, dialect.request()) as running,
+    ):
+        await running.until(dialect.said)
+        recorder.full = True
+        turn.set()
+        assert (await running.rest()).body == dialect.for_client
+        assert running.complete
     assert registry.get_sample_value("unrecorded_total") == 3 + len(dialect.thoughts)  # tokens, a call, and the end
     assert not recorder.all(InterceptionEnded)
 

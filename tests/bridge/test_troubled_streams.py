@@ -166,11 +166,13 @@ async def test_a_silent_stream_is_kept_alive(dialect: Dialect, provider: Provide
     rest = b"".join(dialect.events[dialect.spoken + 1 :])
     provider.says(events(dialect.before(), turn, rest))
     sign = KEEP_ALIVES[dialect.name]
-    async with bridged(provider.url, recorder, time_limits=TimeLimits(keep_alive=0.05)) as url:
-        async with begun(url + dialect.path, dialect.request()) as answer:
-            await answer.until(dialect.before() + sign * 2)
-            turn.set()
-            await answer.rest()
+    async with (
+        bridged(provider.url, recorder, time_limits=TimeLimits(keep_alive=0.05)) as url,
+        begun(url + dialect.path, dialect.request()) as answer,
+    ):
+        await answer.until(dialect.before() + sign * 2)
+        turn.set()
+        await answer.rest()
     assert answer.complete
     signs = len(answer.body) - len(dialect.for_client)
     assert answer.body == dialect.before() + sign * (signs // len(sign)) + dialect.for_client[len(dialect.before()) :]
@@ -182,23 +184,27 @@ async def test_no_sign_of_life_within_an_event(dialect: Dialect, provider: Provi
     half = len(dialect.before()) + 30
     provider.says(events(dialect.stream[:half], turn, dialect.stream[half:]))
     body = dialect.request(stream_options={"include_usage": True})
-    async with bridged(provider.url, recorder, time_limits=TimeLimits(keep_alive=0.05)) as url:
-        async with begun(url + dialect.path, body) as answer:
-            await answer.until(dialect.stream[:half])
-            await asyncio.sleep(0.2)
-            turn.set()
-            assert (await answer.rest()).body == dialect.stream
+    async with (
+        bridged(provider.url, recorder, time_limits=TimeLimits(keep_alive=0.05)) as url,
+        begun(url + dialect.path, body) as answer,
+    ):
+        await answer.until(dialect.stream[:half])
+        await asyncio.sleep(0.2)
+        turn.set()
+        assert (await answer.rest()).body == dialect.stream
 
 
 async def test_no_sign_of_life_where_it_is_switched_off(provider: Provider, recorder: ListRecorder) -> None:
     turn = asyncio.Event()
     provider.says(events(MESSAGES.before(), turn, b"".join(MESSAGES.events[MESSAGES.spoken + 1 :])))
-    async with bridged(provider.url, recorder, time_limits=TimeLimits(keep_alive=0)) as url:
-        async with begun(url + MESSAGES.path, MESSAGES.request()) as answer:
-            await answer.until(MESSAGES.said)
-            await asyncio.sleep(0.1)
-            turn.set()
-            assert (await answer.rest()).body == MESSAGES.for_client
+    async with (
+        bridged(provider.url, recorder, time_limits=TimeLimits(keep_alive=0)) as url,
+        begun(url + MESSAGES.path, MESSAGES.request()) as answer,
+    ):
+        await answer.until(MESSAGES.said)
+        await asyncio.sleep(0.1)
+        turn.set()
+        assert (await answer.rest()).body == MESSAGES.for_client
 
 
 def test_the_bridge_says_what_the_dialect_knows(dialect: Dialect) -> None:

@@ -95,7 +95,7 @@ class Gateway:
     def status(self, path: str) -> int | None:
         """The status with which it answers; None where it does not."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=1) as answer:
                 status: int = answer.status
                 return status
         except urllib.error.HTTPError as error:

@@ -32,8 +32,7 @@ every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect:
         (b'{"model":null}', "member `model`: Expected `str`, got `null`"),
         (b'{"model":["m"]}', "member `model`: Expected `str`, got `array`"),
         (b'{"stream":true,"model":5,"messages":7}', "member `model`: Expected `str`, got `int`"),
-        (b'{"model":"\xff"}', "not UTF-8: invalid start byte at byte 10"),
-        (b'{"model":"m","x":"\xe2\x82"}', "not UTF-8"),
+        (b'{"model":"\xff"}', "not UTF-8"),
         (b'{"model":"m","messages":' + b"[" * 5000, "nested too deeply"),
         (b'{"model":"m","messages":' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
     ],
@@ -42,6 +41,12 @@ def test_a_body_that_can_not_be_read_is_refused_with_its_cause(dialect: Dialect,
     with pytest.raises(Fault, match=cause) as refused:
         dialect.parse(body)
     assert refused.value.kind is Kind.INVALID_REQUEST
+
+
+@every_dialect
+def test_what_is_not_looked_at_is_the_providers_to_judge(dialect: Dialect) -> None:
+    body = b'{"model":"m","x":"\xe2\x82"}'
+    assert dialect.parse(body).body == body
 
 
 @every_dialect

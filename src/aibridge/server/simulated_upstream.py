@@ -116,6 +116,7 @@ def serve(app: SimulatedUpstream | None = None) -> Iterator[str]:
     import uvicorn
 
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only where it made the socket
     config = uvicorn.Config(
         app or create(),
         lifespan="off",

@@ -163,7 +163,7 @@ class Upstream:
         """Send a request, more than once where it may be; the answer as soon as its head is there.
 
         Whatever the provider answers is an answer, also an error that was not retried. Raises `Fault` where none came,
-        or the circuit breaker is open; a breaker that opens meanwhile ends the retries. What counts for it is how the
+        or the circuit breaker is open; once that opens, there is one more attempt at the most. What counts is how the
         last attempt went.
         """
         followers: list[Follower] = []
@@ -270,7 +270,8 @@ def fault_of(error: Exception, provider: str) -> Fault:
             Kind.UPSTREAM_FAULT, f"no secure connection to {provider}: its TLS certificate or protocol is at fault"
         )
     if isinstance(error, aiohttp.ClientConnectorError):
-        cause = os.strerror(error.os_error.errno) if error.os_error.errno else "no address was found"
+        number = error.os_error.errno or 0
+        cause = os.strerror(number) if number > 0 else "no address was found for its host"
         return Fault(Kind.UPSTREAM_FAULT, f"{provider} could not be reached: {cause}")
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
         return Fault(Kind.UPSTREAM_FAULT, f"{provider} closed the connection before its answer was complete")

@@ -265,7 +265,8 @@ def _put_back(message: bytes, turns: list[_HiddenTurn], following: bytes | None)
     told = []
     for turn in turns:
         blocks = b",".join(bytes(block) if is_hidden(block) else next(shown) for block in turn.blocks)
-        told.append(b'{"role":"assistant","content":[%b]}' % blocks)
+        if blocks:  # models may have nothing to say to a result
+            told.append(b'{"role":"assistant","content":[%b]}' % blocks)
         if turn is not turns[-1]:
             told.append(b'{"role":"user","content":[%b]}' % b",".join(bytes(result) for result in turn.results))
     results = b",".join(bytes(result) for result in turns[-1].results)
