@@ -45,7 +45,7 @@ async def test_hop_by_hop_headers_of_a_request_do_not(dialect: Dialect, bridge: 
         "Keep-Alive": "timeout=5",
         "Proxy-Authorization": "Basic c2VjcmV0",
         "Proxy-Connection": "keep-alive",
-        "Te": "trailers",
+        "TE": "trailers",  # codespell:ignore te
         "Trailer": "X-Sum",
         "X-AI-Bridge-Actor-ID": "mallory",
         "X-AI-Bridge-Actor-Metadata-Team": "admins",

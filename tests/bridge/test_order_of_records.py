@@ -97,7 +97,6 @@ async def test_records_come_in_the_order_that_is_promised(
     assert kinds == [Interception, PromptUsage, TokenUsage, ToolUsage, *thoughts, InterceptionEnded]
 
 
-@pytest.mark.xfail(strict=True, reason="a client that leaves interrupts the recorder, and the records are lost")
 async def test_a_client_that_leaves_while_a_record_is_written_loses_none(dialect: Dialect, provider: Provider) -> None:
     recorder = SlowRecorder(TokenUsage)
     provider.says(events(dialect.stream))
@@ -111,7 +110,6 @@ async def test_a_client_that_leaves_while_a_record_is_written_loses_none(dialect
     assert len(recorder.all(InterceptionEnded)) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a client that leaves interrupts the recorder, and the records are lost")
 async def test_a_client_that_leaves_between_two_records_of_a_turn_has_none_of_them_twice(
     dialect: Dialect, provider: Provider
 ) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SDK_SERVER = str(Path(__file__).with_name("sdk_server.py"))
 ADA = Actor("ada")
 
-QUICK = Timing(connect=20.0, list=5.0, first_retry=0.05, longest_retry=0.2, stable=0.2)
+QUICK = Timing(connect=20.0, list=2.0, first_retry=0.05, longest_retry=0.2, stable=0.2)
 """Patience that suits a test."""
 
 

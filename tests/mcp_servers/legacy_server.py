@@ -32,6 +32,8 @@ class LegacyServer:
         self.answers_as_stream = False
         self.refuse: Callable[[web.Request], web.Response | None] = lambda _: None
         self.sessions: set[str] = set()
+        self.thawed = asyncio.Event()
+        self.thawed.set()
         self.running = 0
         """How many calls are being served."""
         self.cancelled = 0
@@ -88,6 +90,7 @@ class LegacyServer:
         return web.Response(status=200)
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
+        await self.thawed.wait()
         if refusal := self.refuse(request):
             return refusal
         message = await request.json()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Callable, Container
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -63,6 +64,8 @@ class Facts:
         self._retries: list[str] = []
         self._usage = Usage()
         self._pending: list[Record] = []
+        self.uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
+        """In which records are written."""
 
     async def begin(self, user_agent: str | None) -> None:
         """Tell that the interception begins. Raises `Fault` (NOT_RECORDED) where that can not be kept."""
@@ -169,7 +172,8 @@ class Facts:
         if not records:
             return
         try:
-            await self._record(records)
+            with self.uninterrupted():
+                await self._record(records)
         except Exception as error:  # noqa: BLE001  # a host may bring any recorder
             _log.error("lost records of interception %s: %s", self.id, error)
             self._metrics.unrecorded.inc(len(records))

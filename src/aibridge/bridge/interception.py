@@ -47,6 +47,7 @@ class Carrier:
         self._facts, self._upstream, self._send = facts, upstream, send
         self._tools = tools
         self._watch = Watch(receive)
+        facts.uninterrupted = self._watch.held
         self._status: int | None = None  # that the client was answered with, once it was
         self._answer: Answer | None = None  # the last one
         self._told = True  # what the turn showed is recorded

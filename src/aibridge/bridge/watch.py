@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum, auto
 from types import TracebackType
 
@@ -33,6 +35,7 @@ class Watch:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._why: Why | None = None
+        self._held = False
         self._listening: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Watch:
@@ -46,7 +49,19 @@ class Watch:
         """End the exchange; the first reason stands."""
         if self._why is None:
             self._why = why
-            self._task.cancel()
+            if not self._held:
+                self._task.cancel()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nothing interrupt what is done meanwhile, such as writing a record; what would have, does so after it."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            if self._why is not None:
+                self._task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -20,7 +20,7 @@ from aibridge.wire import json_bytes
 SESSION_ENDED = -32901
 """The code of the error that stands for an answer 404: the server has forgotten the session."""
 NOT_REACHED = -32902
-"""The code of the error that stands for a broken connection; the message is the name of the fault."""
+"""The code of the error that stands for a broken connection, or an answer that only has a status."""
 
 _NOTIFICATION_LIMIT = 5.0
 _GOODBYE_LIMIT = 2.0
@@ -76,6 +76,9 @@ class SessionClient(httpx2.AsyncClient):
             if message.id is None:
                 raise
             return _error(request, message, NOT_REACHED, type(fault).__name__)
+        if response.is_error and message.id is not None and not _is_json(response):
+            await response.aclose()
+            return _error(request, message, NOT_REACHED, f"the server answered HTTP {response.status_code}")
         if not response.is_closed:
             response.stream = _Relayed(response.stream, call)
         return response

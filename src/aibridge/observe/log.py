@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from asyncio import CancelledError
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -64,6 +65,8 @@ def configure(form: str, level: str) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Two complaints of the HTTP server are about what the bridge does on purpose."""
+    """Some complaints of the HTTP server are about what is done on purpose: exchanges are cut, and not upgraded."""
+    if record.exc_info and isinstance(record.exc_info[1], CancelledError):
+        return False
     message = str(record.msg)
     return not message.startswith(("ASGI callable returned without completing", "Unsupported upgrade", "No supported"))

@@ -103,6 +103,19 @@ class Metrics:
             "circuit_breaker_rejects", "Requests that an open circuit breaker refused.", guarded, **at
         )
         self.unrecorded = Counter("unrecorded", "Records that could not be kept.", **at)
+        self.recording_lag = Gauge(
+            "recording_lag_bytes",
+            "Journal entries that are not in the store yet, in bytes.",
+            multiprocess_mode="livesum",
+            **at,
+        )
+        self.mcp_connected = Gauge(
+            "mcp_server_connected",
+            "Whether an MCP server can be called (1) or not (0); among several workers, whether by each of them.",
+            ("server",),
+            multiprocess_mode="livemin",
+            **at,
+        )
         self.overhead = Histogram(
             "overhead_seconds",
             "Time in an interception that was not spent waiting for the client, the upstream or a tool.",

@@ -36,7 +36,7 @@ class Ledger:
 
     def __init__(self, journal_dir: Path, store: Store, *, required: bool = True) -> None:
         self.unrecorded = 0
-        """Interceptions that went on though they were not safe in the journal."""
+        """Records of interceptions that went on though they were not safe in the journal."""
         self._directory = journal_dir
         self._store = store
         self._required = required
@@ -86,7 +86,7 @@ class Ledger:
         if not written:
             if self._required:
                 raise RecordingError(journal.problem or "the journal could not be written")
-            self.unrecorded += 1
+            self.unrecorded += len(records)
 
     async def record_interception_ended(self, record: InterceptionEnded, /) -> None:
         """Keep how an interception ended; RecordingError where it is lost."""

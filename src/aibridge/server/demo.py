@@ -121,7 +121,7 @@ class _DemoGateway(Gateway):
     async def tools_are_there(self) -> None:
         """Return once the MCP server's tools are offered; also when it takes too long, for the exchanges show that."""
         deadline = monotonic() + _TOOLS_WITHIN
-        while self._tool_servers and not all(state.tools for state in self._tool_servers.states):
+        while self.tool_servers and not all(state.tools for state in self.tool_servers.states):
             if monotonic() > deadline:
                 return
             await asyncio.sleep(0.02)

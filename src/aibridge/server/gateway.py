@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,8 +16,7 @@ from aibridge.observe.metrics import Metrics
 from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider, Provider
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.memory import SQLiteTurnMemory
-from aibridge.recording.stores import Store, store_for
-from aibridge.records import Record
+from aibridge.recording.stores import store_for
 from aibridge.server.auth import authentication
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings
@@ -43,18 +40,19 @@ class Gateway:
         self._authenticate = authentication(settings.auth)
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry, namespace=settings.metrics.namespace)
-        self._ledger = _CountedLedger(
-            metrics, settings.storage.journal_dir, store_for(settings.storage.url), required=settings.storage.required
+        self._ledger = Ledger(
+            settings.storage.journal_dir, store_for(settings.storage.url), required=settings.storage.required
         )
         upstream, breaker = settings.upstream, settings.breaker
-        self._tool_servers = _tool_servers(settings)
+        self.tool_servers = _tool_servers(settings)
+        """The MCP servers, where there are any."""
         self._memory = _memory(settings)
-        self._vitals = Vitals(self._ledger, self._tool_servers, self._registry, settings.metrics.namespace)
+        self._vitals = Vitals(self._ledger, self.tool_servers, metrics)
         self._bridge = RequestBridge(
             [provider_of(each) for each in settings.providers],
             self._ledger,
             metrics,
-            toolbox=self._tool_servers,
+            toolbox=self.tool_servers,
             memory=self._memory,
             max_turns=settings.tools.max_turns,
             time_limits=TimeLimits(
@@ -87,15 +85,15 @@ class Gateway:
             _log.warning("every exchange is dumped to %s: prompts and answers in plain text, never deleted", folder)
         if problem := self._ledger.problem:
             _log.error("recording is not possible: %s", problem)
-        if self._tool_servers:
-            await self._tool_servers.start()
+        if self.tool_servers:
+            await self.tool_servers.start()
         looking = asyncio.create_task(self._vitals.run())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         looking.cancel()
         await self._bridge.shutdown(0)
-        if self._tool_servers:
-            await self._tool_servers.aclose()
+        if self.tool_servers:
+            await self.tool_servers.aclose()
         if self._memory:
             self._memory.close()
         await self._ledger.aclose()
@@ -120,21 +118,6 @@ class Gateway:
     async def _metrics(self, scope: Scope, send: Send) -> None:
         self._vitals.look()
         await answer(send, 200, [(b"content-type", scrape.CONTENT_TYPE)], scrape.scrape(self._registry))
-
-
-class _CountedLedger(Ledger):
-    """A ledger that lets the metrics know of interceptions that went on though they were not safe in the journal."""
-
-    def __init__(self, metrics: Metrics, journal_dir: Path, store: Store, *, required: bool) -> None:
-        super().__init__(journal_dir, store, required=required)
-        self._metrics = metrics
-
-    async def record_all(self, records: Sequence[Record], /) -> None:
-        """Keep records in one write."""
-        before = self.unrecorded
-        await super().record_all(records)
-        if self.unrecorded > before:
-            self._metrics.unrecorded.inc(len(records))
 
 
 def provider_of(settings: ProviderSettings) -> Provider:

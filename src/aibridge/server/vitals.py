@@ -1,12 +1,11 @@
-"""How the gateway itself is: what its metrics tell beside those of the exchanges."""
+"""How the gateway itself is: what its metrics and its readiness tell beside those of the exchanges."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-
+from aibridge.observe.metrics import Metrics
 from aibridge.recording.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -17,34 +16,11 @@ EVERY = 2.0
 
 
 class Vitals:
-    """Looks after the journal and the MCP servers of one process, and keeps their metrics."""
+    """Looks after the journal and the MCP servers of one process."""
 
-    def __init__(
-        self, ledger: Ledger, tool_servers: ToolServers | None, registry: CollectorRegistry, namespace: str
-    ) -> None:
-        self._ledger, self._tool_servers = ledger, tool_servers
-        self._lag = Gauge(
-            "recording_lag_bytes",
-            "Journal entries that are not in the store yet, in bytes.",
-            registry=registry,
-            namespace=namespace,
-            multiprocess_mode="livesum",
-        )
-        self._unsafe = Counter(
-            "recording_unsafe_interceptions",
-            "Interceptions that went on though the journal could not be written.",
-            registry=registry,
-            namespace=namespace,
-        )
-        self._connected = Gauge(
-            "mcp_server_connected",
-            "Whether an MCP server can be called (1) or not (0); among several workers, whether by each of them.",
-            ("server",),
-            registry=registry,
-            namespace=namespace,
-            multiprocess_mode="livemin",
-        )
-        self._told = 0
+    def __init__(self, ledger: Ledger, tool_servers: ToolServers | None, metrics: Metrics) -> None:
+        self._ledger, self._tool_servers, self._metrics = ledger, tool_servers, metrics
+        self._unrecorded = 0
 
     async def run(self) -> None:
         """Look after them until cancelled."""
@@ -54,11 +30,11 @@ class Vitals:
 
     def look(self) -> None:
         """Bring the metrics up to date."""
-        self._lag.set(self._ledger.lag)
-        self._unsafe.inc(self._ledger.unrecorded - self._told)
-        self._told = self._ledger.unrecorded
+        self._metrics.recording_lag.set(self._ledger.lag)
+        self._metrics.unrecorded.inc(self._ledger.unrecorded - self._unrecorded)
+        self._unrecorded = self._ledger.unrecorded
         for state in self._tool_servers.states if self._tool_servers else ():
-            self._connected.labels(state.name).set(state.connected)
+            self._metrics.mcp_connected.labels(state.name).set(state.connected)
 
     def warnings(self) -> list[str]:
         """What is wrong though exchanges can be carried."""

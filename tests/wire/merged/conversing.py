@@ -10,8 +10,7 @@ from typing import Any
 from aibridge.wire.dialect import ToolCall
 from aibridge.wire.merged.merge import Answered, Merge, Remembered
 from aibridge.wire.tools import OfferedTool, TextPart, ToolResult
-
-from .speech import HARBOURS, TIDES, Message, Part, Speech
+from support.speech import HARBOURS, TIDES, Message, Part, Speech
 
 SCHEMA = b'{"type": "object", "properties": {"harbour": {"type": "string"}}, "$defs": {"x": {"const": 1e0}}}'
 OFFERS = (OfferedTool(HARBOURS, "All harbours.", SCHEMA), OfferedTool(TIDES, 'Tides "of" a day.', SCHEMA))

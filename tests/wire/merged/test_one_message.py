@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.speech import OWN, PROMPT, SPEECHES, TIDES, Call, Message, Part, Speech, Text, Thinking, hidden
+
 from ..hearing import cut as cut_at
 from ..hearing import one_by_one
 from .conversing import Told, converse, heard, history_in, result_of
-from .speech import OWN, PROMPT, SPEECHES, TIDES, Call, Message, Part, Speech, Text, Thinking, hidden
 
 every_speech = pytest.mark.parametrize("speech", SPEECHES, ids=lambda speech: str(speech.dialect.name))
 both_ways = pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])

@@ -9,26 +9,20 @@ import pytest
 
 from aibridge.wire.merged.merge import Answered
 from aibridge.wire.tools import ImagePart, OfferedTool, ResourcePart, TextPart, ToolResult
+from support.speech import HARBOURS, OWN, PROMPT, SPEECHES, TIDES, Call, Speech
 
-from ..hearing import CHAT, MESSAGES, RESPONSES
 from .conversing import OFFERS, SCHEMA, merge_of, read_turn
-from .speech import HARBOURS, OWN, PROMPT, SPEECHES, TIDES, Call, Speech
 from .test_one_message import every_speech
 
 BY_NAME = {speech.dialect.name: speech for speech in SPEECHES}
 MESSAGES_SPEECH, CHAT_SPEECH, RESPONSES_SPEECH = SPEECHES
 
-TOOLS = {
-    "messages": (
-        b'{"model": "m", "tools" : [ {"name":"read_file","cache_control": {"type":"ephemeral"}, "x": 1e0} ], "max_tokens":9,'
-        b' "messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}]}'
-    ),
-    "chat_completions": (
-        b'{"model": "m", "tools" : [ {"type":"function","function":{"name":"read_file"}, "x": 1e0} ],'
-        b' "messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}]}'
-    ),
-    "responses": b'{"model": "m", "tools" : [ {"type":"function","name":"read_file", "x": 1e0} ], "input": "\\u00e9 \xc3\xa9"}',
+OWN_TOOL = {
+    "messages": b'{"name":"read_file","cache_control": {"type":"ephemeral"}, "x": 1e0}',
+    "chat_completions": b'{"type":"function","function":{"name":"read_file"}, "x": 1e0}',
+    "responses": b'{"type":"function","name":"read_file", "x": 1e0}',
 }
+"""Spaced and written as no JSON library would."""
 
 
 def names_in(body: bytes) -> list[str]:
@@ -38,19 +32,20 @@ def names_in(body: bytes) -> list[str]:
 
 @every_speech
 def test_only_the_tools_change(speech: Speech) -> None:
-    given = TOOLS[speech.dialect.name]
-    begin = given.index(b"[ {") + 1
-    end = given.index(b"1e0}") + len(b"1e0}")
-    body = merge_of(speech, given).body
-    assert body.startswith(given[:begin])
-    assert body.endswith(given[end:])
-    inserted = body[begin : len(body) - len(given[end:])]
-    own = given[begin:end]
+    own = OWN_TOOL[speech.dialect.name]
+    before, after = (
+        b'{"model": "m",  "tools" : [',
+        b'], "%b":[{"role":"user","content":"\\u00e9 \xc3\xa9"} ] }' % (speech.history.encode()),
+    )
+    body = merge_of(speech, before + own + after).body
+    assert body.startswith(before)
+    assert body.endswith(after)
+    tools = body[len(before) : -len(after)]
     if speech is MESSAGES_SPEECH:
-        assert inserted.endswith(own)
+        assert tools.endswith(own), "its cache breakpoint covers what it did, and the injected tools before it"
         assert names_in(body) == [HARBOURS, TIDES, OWN]
     else:
-        assert inserted.startswith(own)
+        assert tools.startswith(own), "the provider caches prefixes by itself"
         assert names_in(body) == [OWN, HARBOURS, TIDES]
     assert body.count(SCHEMA) == 2, "the schema is the server's, to the byte"
 
@@ -217,8 +212,7 @@ def test_a_request_of_a_stored_prompt_has_no_input_to_go_on_from() -> None:
 
 def test_a_description_and_a_name_are_json() -> None:
     odd = OfferedTool("bmcp_a_b", 'says "a"\n\x00', b"{}")
-    for speech, dialect in zip(SPEECHES, (MESSAGES, CHAT, RESPONSES), strict=True):
-        merge = dialect.merge(dialect.parse(speech.request(speech.asked(PROMPT), tools=())), [odd])
-        assert merge is not None
+    for speech in SPEECHES:
+        merge = merge_of(speech, speech.request(speech.asked(PROMPT), tools=()), [odd])
         (tool,) = json.loads(merge.body)["tools"]
         assert (tool.get("function") or tool)["description"] == 'says "a"\n\x00'

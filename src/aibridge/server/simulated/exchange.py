@@ -72,6 +72,13 @@ class Exchange:
     new_id: Ids
     created: int = field(default_factory=lambda: int(time.time()))
     """Seconds since the epoch."""
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    def once(self, prefix: str, size: int) -> str:
+        """The id of the answer itself, the same each time it is told."""
+        if prefix not in self._ids:
+            self._ids[prefix] = self.new_id(prefix, size)
+        return self._ids[prefix]
 
     @property
     def model(self) -> str:

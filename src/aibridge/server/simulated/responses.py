@@ -169,7 +169,7 @@ def _begun(exchange: Exchange) -> dict[str, Any]:
     """The response as it begins; it repeats most of what the request says."""
     asked = exchange.body
     return {
-        "id": exchange.new_id("resp_", 50),
+        "id": exchange.once("resp_", 50),
         "object": "response",
         "created_at": exchange.created,
         "status": "in_progress",

@@ -245,7 +245,7 @@ class MergedStream(StreamReader[E]):
         """Read an event that nothing ended; the client is spared the piece of one that was cut."""
         self._closing = True
         rest = self._splitter.rest()
-        passed = self._pass(rest + b"\n\n") if rest.strip() else b""
+        passed = self._pass(rest.rstrip(b"\r\n") + b"\n\n") if rest.strip() else b""
         self._finish()
         return passed
 

@@ -258,7 +258,8 @@ def _key_of(item: _SaidBefore, trail: Trail) -> str | None:
 
 
 def _type_of(item: _SaidBefore) -> str:
-    return item.type or "message"
+    """The type of an item that a model may have said; empty for others."""
+    return (item.type or "message") if item.role in ("", "assistant") else ""
 
 
 def _places(items: list[_SaidBefore], key: str, place: int, told: _Hidden) -> list[int | None] | None:

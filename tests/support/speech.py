@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aibridge.wire import sse
+from aibridge.wire.chat_completions import ChatCompletions
 from aibridge.wire.dialect import Dialect
-
-from ..hearing import CHAT, MESSAGES, RESPONSES
+from aibridge.wire.messages import Messages
+from aibridge.wire.responses import Responses
 
 PROMPT = "When is high water at Lyme?"
 OWN = "read_file"
@@ -85,6 +86,8 @@ class Speech(ABC):
     """A dialect's way to say these things. The tokens of a turn are ten times its number."""
 
     dialect: Dialect
+    path: str
+    """Of the bridged route, below the bridge."""
     history: str
     """The member of a request that holds the conversation."""
 
@@ -158,7 +161,8 @@ def _events(stream: bytes) -> list[Any]:
 class MessagesSpeech(Speech):
     """Anthropic Messages."""
 
-    dialect = MESSAGES
+    dialect = Messages()
+    path = "/anthropic/v1/messages"
     history = "messages"
 
     def tool(self, name: str) -> Any:
@@ -277,7 +281,8 @@ class MessagesSpeech(Speech):
 class ChatSpeech(Speech):
     """OpenAI Chat Completions, with the thoughts that some servers tell."""
 
-    dialect = CHAT
+    dialect = ChatCompletions()
+    path = "/openai/v1/chat/completions"
     history = "messages"
 
     def tool(self, name: str) -> Any:
@@ -399,7 +404,8 @@ class ChatSpeech(Speech):
 class ResponsesSpeech(Speech):
     """OpenAI Responses."""
 
-    dialect = RESPONSES
+    dialect = Responses()
+    path = "/openai/v1/responses"
     history = "input"
 
     def tool(self, name: str) -> Any:

@@ -1,0 +1,164 @@
+"""What the client was not shown is put back into its next requests: exactly, or not at all."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support.speech import OWN, PROMPT, SPEECHES, TIDES, Call, Part, Speech, Text, Thinking
+
+from .conversing import converse, heard, history_in, merge_of, result_of
+from .test_one_message import every_speech
+
+MESSAGES, CHAT, RESPONSES = SPEECHES
+LOOK: list[Part] = [Text("I look."), Call("call_1", TIDES)]
+MIXED: list[Part] = [Text("I look."), Call("call_1", TIDES), Call("call_2", OWN), Call("call_3", TIDES)]
+
+
+def results(speech: Speech, *ids: str) -> list[Any]:
+    return speech.results((call, result_of(call)) for call in ids)
+
+
+def body_of(speech: Speech, history: list[Any], memory: dict[str, bytes]) -> bytes:
+    """A later request as it goes upstream, but for the tools."""
+    merge = merge_of(speech, speech.request(history), ())
+    merge.restore({key: memory[key] for key in merge.keys() if key in memory})  # noqa: SIM118  # not a mapping's
+    return merge.body
+
+
+@every_speech
+def test_several_rounds_of_mixed_turns(speech: Speech) -> None:
+    """A client's tools and the gateway's, round after round: each request holds all that was before."""
+    client, provider = speech.asked(PROMPT), speech.asked(PROMPT)
+    memory: dict[str, bytes] = {}
+    for number in range(3):
+        turns: list[list[Part]] = [
+            [Thinking(f"{number}"), Call(f"alone_{number}", TIDES)],
+            [Call(f"own_{number}", OWN), Text("Both."), Call(f"hidden_{number}", TIDES), Call(f"more_{number}", OWN)],
+        ]
+        told = converse(speech, speech.request(client), turns, memory=memory)
+        assert history_in(speech, told.bodies[0]) == provider
+        memory = told.memory
+        own = [f"own_{number}", f"more_{number}"]
+        client += speech.returned(heard(speech, told)) + results(speech, *own)
+        provider += speech.said(turns[0]) + results(speech, f"alone_{number}")
+        provider += speech.said(turns[1]) + results(speech, f"hidden_{number}", *own)
+    assert history_in(speech, body_of(speech, client, memory)) == provider
+
+
+@every_speech
+def test_the_same_answer_to_the_same_prompt_is_told_apart(speech: Speech) -> None:
+    """Calls have ids that a provider takes once; so what is put back must be of that place, and of no other."""
+    client, provider = speech.asked(PROMPT), speech.asked(PROMPT)
+    memory: dict[str, bytes] = {}
+    for number in range(3):
+        turns: list[list[Part]] = [[Call(f"call_{number}", TIDES)], [Text("At six.")]]
+        told = converse(speech, speech.request(client), turns, memory=memory)
+        memory = told.memory
+        client += speech.returned(heard(speech, told)) + speech.asked(PROMPT)
+        provider += speech.said(turns[0]) + results(speech, f"call_{number}") + speech.said(turns[1])
+        provider += speech.asked(PROMPT)
+    assert history_in(speech, body_of(speech, client, memory)) == provider
+
+
+@every_speech
+def test_another_conversation_does_not_get_it(speech: Speech) -> None:
+    told = converse(speech, speech.request(speech.asked(PROMPT)), [LOOK, [Text("At six.")]])
+    answer = speech.returned(heard(speech, told))
+    other = [*speech.asked("When do you get up?"), *answer, *speech.asked("Why?")]
+    assert history_in(speech, body_of(speech, other, told.memory)) == other
+
+
+@every_speech
+def test_what_was_changed_is_left_as_it_is(speech: Speech) -> None:
+    told = converse(speech, speech.request(speech.asked(PROMPT)), [MIXED])
+    answer = json.loads(json.dumps(speech.returned(heard(speech, told))).replace("I look.", "I looked."))
+    history = [*speech.asked(PROMPT), *answer, *results(speech, "call_2")]
+    request = speech.request(history)
+    if speech is CHAT:  # its messages are told by their text as well
+        assert body_of(speech, history, told.memory) == request
+    kept = [element for element in history if "I looked." not in json.dumps(element)]
+    assert body_of(speech, kept, told.memory).count(b"call_1") in (0, 3), "a call without its result, or the reverse"
+
+
+@every_speech
+def test_no_other_byte_of_the_request_changes(speech: Speech) -> None:
+    told = converse(speech, speech.request(speech.asked(PROMPT)), [MIXED])
+    history = [*speech.asked(PROMPT), *speech.returned(heard(speech, told)), *results(speech, "call_2")]
+    spaced = json.dumps({"model": "m", "n": 1, speech.history: [*history, *speech.asked("x")]}, indent=2).encode()
+    merge = merge_of(speech, spaced.replace(b'"n": 1', b'"x":  1e0'), ())
+    merge.restore(told.memory)
+    body = merge.body
+    assert b'"x":  1e0' in body
+    before = spaced.index(b"[")
+    assert body[: before - 20].count(b"\n") == spaced[: before - 20].count(b"\n")
+    asked = json.dumps(speech.asked("x"), indent=2).removeprefix("[\n").removesuffix("\n]").replace("\n", "\n  ")
+    assert asked.encode() in body
+    assert (
+        json.loads(body)[speech.history]
+        == json.loads(body_of(speech, [*history, *speech.asked("x")], told.memory))[speech.history]
+    )
+
+
+@pytest.mark.parametrize("speech", [MESSAGES, CHAT], ids=["messages", "chat"])
+def test_a_result_alone_gets_nothing_beside_it(speech: Speech) -> None:
+    """A client that shortens its history may drop a call but keep its result."""
+    told = converse(speech, speech.request(speech.asked(PROMPT)), [MIXED])
+    orphan = [*speech.asked(PROMPT), *results(speech, "call_2")]
+    assert body_of(speech, orphan, told.memory) == speech.request(orphan)
+
+
+def test_responses_that_go_on_from_the_last_get_the_results() -> None:
+    """With `previous_response_id` the calls are with the provider; the results of the hidden ones still are not."""
+    told = converse(RESPONSES, RESPONSES.request(RESPONSES.asked(PROMPT)), [MIXED])
+    own = results(RESPONSES, "call_2")
+    body = body_of(RESPONSES, own, told.memory)
+    assert history_in(RESPONSES, body) == results(RESPONSES, "call_1", "call_3", "call_2")
+
+
+def test_responses_that_hold_the_call_do_not_get_results_alone() -> None:
+    """Where the items were changed so that the hidden calls do not fit, their results have no place either."""
+    told = converse(RESPONSES, RESPONSES.request(RESPONSES.asked(PROMPT)), [MIXED])
+    call = RESPONSES.said([Call("call_2", OWN)])
+    history = [*RESPONSES.asked(PROMPT), *call, *results(RESPONSES, "call_2")]
+    assert history_in(RESPONSES, body_of(RESPONSES, history, told.memory)) == history
+
+
+def test_reasoning_that_the_client_leaves_out_is_no_hindrance() -> None:
+    turns: list[list[Part]] = [[Thinking("hm"), *MIXED]]
+    told = converse(RESPONSES, RESPONSES.request(RESPONSES.asked(PROMPT)), turns)
+    returned = [item for item in RESPONSES.returned(heard(RESPONSES, told)) if item["type"] != "reasoning"]
+    history = [*RESPONSES.asked(PROMPT), *returned, *results(RESPONSES, "call_2")]
+    due = [*RESPONSES.asked(PROMPT), *RESPONSES.said(MIXED), *results(RESPONSES, "call_1", "call_3", "call_2")]
+    assert history_in(RESPONSES, body_of(RESPONSES, history, told.memory)) == due
+
+
+def test_reminders_and_cache_breakpoints_of_claude_code_are_no_hindrance() -> None:
+    """It adds and drops reminders as it likes, and moves its breakpoints with each request."""
+    reminder = {"type": "text", "text": "<system-reminder>the date</system-reminder>"}
+    asked = {"type": "text", "text": PROMPT, "cache_control": {"type": "ephemeral"}}
+    told = converse(
+        MESSAGES, MESSAGES.request([{"role": "user", "content": [reminder, asked]}]), [LOOK, [Text("At six.")]]
+    )
+    (answer,) = MESSAGES.returned(heard(MESSAGES, told))
+    answer["content"][-1]["cache_control"] = {"type": "ephemeral"}
+    system = {"role": "system", "content": "the date"}
+    history = [*MESSAGES.asked(PROMPT), system, answer, *MESSAGES.asked("And at Poole?")]
+    restored = history_in(MESSAGES, body_of(MESSAGES, history, told.memory))
+    assert [message["role"] for message in restored] == ["user", "system", "assistant", "user", "assistant", "user"]
+    assert restored[4]["content"] == [{"type": "text", "text": "At six.", "cache_control": {"type": "ephemeral"}}]
+
+
+@every_speech
+@pytest.mark.parametrize("stranger", [3, "text", None, {"role": 3}, {"type": "x", "content": 3}, {"role": "assistant"}])
+def test_strange_histories_do_no_harm(speech: Speech, stranger: Any) -> None:
+    told = converse(speech, speech.request(speech.asked(PROMPT)), [MIXED])
+    history = [stranger, *speech.returned(heard(speech, told)), *results(speech, "call_2")]
+    try:
+        merge = merge_of(speech, speech.request(history), ())
+    except AssertionError:
+        return  # not even a request to offer tools with
+    merge.restore({key: told.memory[key] for key in merge.keys() if key in told.memory})  # noqa: SIM118
+    json.loads(merge.body)
