@@ -39,6 +39,12 @@ def streaming(deltas: int, pace: str, dialect: Dialect = MESSAGES, size: int = 2
     return Request(_http(dialect, body), events=dialect.events(deltas), ending=dialect.ending)
 
 
+def tool_turn(milliseconds: int, dialect: Dialect = MESSAGES, size: int = 10_000) -> Request:
+    """A request for a stream whose answer needs a tool that takes so long; the client sees the last turn of two."""
+    body = _body(dialect, f"bench-tool-{milliseconds}ms", size, stream=True)
+    return Request(_http(dialect, body), events=dialect.events(1), ending=dialect.ending)
+
+
 def ready(path: str = "/readyz") -> Request:
     """Asks whether a server is ready."""
     return Request(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode(), events=0, ending=b"")

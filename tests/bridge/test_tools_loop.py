@@ -15,12 +15,12 @@ from aibridge import Metrics, TimeLimits
 from aibridge.actor import Actor
 from aibridge.mcp.toolbox import InjectedTool, Outcome
 from aibridge.records import InterceptionEnded, PromptUsage, TokenUsage, ToolUsage
-from support.client import ask, begun
-from support.provider import Provider, chunked, document, events
+from support.client import Answer, ask, begun
+from support.provider import Provider, Reply, chunked, document, events
 from support.recorder import ListRecorder
 from support.speech import HARBOURS, OWN, PROMPT, SPEECHES, TIDES, Call, Part, Speech, Text, Thinking
 from support.tools import SERVER_URL, Tools, bridged_with, histories, turn
-from support.waiting import until
+from support.waiting import LIMIT, until
 
 MESSAGES, CHAT, RESPONSES = SPEECHES
 
@@ -54,7 +54,8 @@ async def test_calls_run_and_the_client_gets_one_message(
     message = speech.heard(answer.body, stream=stream)
     assert message.content == speech.shown([*LOOK, *ANSWER])
     assert message.output_tokens == 30
-    assert sorted(tools.begun) == [("harbours", "{}", "ada"), ("tides", Call("", "").arguments, "ada")]
+    assert sorted((name, actor) for name, _, actor in tools.begun) == [("harbours", "ada"), ("tides", "ada")]
+    assert {"harbour": "Lyme", "day": 1} in [json.loads(arguments) for _, arguments, _ in tools.begun]
 
     asked = speech.asked(PROMPT)
     results = speech.results([("call_1", "the tides"), ("call_2", "the harbours")])
@@ -75,7 +76,9 @@ async def test_calls_run_and_the_client_gets_one_message(
         assert (call.injected, call.server_url, call.invocation_error) == (True, SERVER_URL, None)
         assert call.provider_response_id == usages[0].provider_response_id
         assert call.metadata == {"duration_ms": 250.0}
-    assert {call.input for call in calls} == {"{}", Call("", "").arguments}
+    assert {call.input for call in calls} == {arguments for _, arguments, _ in tools.begun}
+    if stream:
+        assert Call("", "").arguments in {call.input for call in calls}, "as the model wrote them"
 
 
 @every_speech
@@ -83,8 +86,9 @@ async def test_what_is_said_is_with_the_client_at_once_in_every_turn(
     speech: Speech, bridge: str, provider: Provider
 ) -> None:
     pauses = asyncio.Event(), asyncio.Event()
+    turns: list[list[Part]] = [[Text("early and late"), LOOK[2]], [Text("anon and last")]]
     halves = []
-    for number, parts in enumerate(([Text("early and late"), LOOK[2]], [Text("anon and last")]), 1):
+    for number, parts in enumerate(turns, 1):
         told = speech.stream(number, parts)
         at = told.index(b"data: ", told.index(b"early a" if number == 1 else b"anon a"))
         halves.append((told[:at], told[at:]))
@@ -130,36 +134,44 @@ async def test_signs_of_life_while_tools_run(
 ) -> None:
     provider.says(turn(speech, 1, LOOK), turn(speech, 2, ANSWER))
     tools.go_on.clear()
-    async with bridged_with(tools, provider.url, recorder, time_limits=TimeLimits(keep_alive=0.02)) as url:
-        async with begun(url + speech.path, speech.request(speech.asked(PROMPT))) as answer:
-            sign = {"messages": b"ping", "chat_completions": b": keep-alive", "responses": b"keepalive"}
-            begins = 3 + speech.stream(1, LOOK).count(b"ping")
-            while answer.body.count(sign[speech.dialect.name]) < begins:
-                assert await answer.more()
-            tools.go_on.set()
-            await answer.rest()
+    async with (
+        bridged_with(tools, provider.url, recorder, time_limits=TimeLimits(keep_alive=0.02)) as url,
+        begun(url + speech.path, speech.request(speech.asked(PROMPT))) as answer,
+    ):
+        await _signs_in(answer, speech)
+        tools.go_on.set()
+        await answer.rest()
     message = speech.heard(answer.body, stream=True)
     assert message.content == speech.shown([*LOOK, *ANSWER])
     assert message.keep_alives >= 3
 
 
+@pytest.mark.xfail(reason="silent until the head of the later turn's answer is there", raises=TimeoutError, strict=True)
 @every_speech
 async def test_signs_of_life_while_a_later_turn_is_awaited(
     speech: Speech, provider: Provider, tools: Tools, recorder: ListRecorder
 ) -> None:
     """The provider takes its time to begin the second turn; to the client that is silence as well."""
     pause = asyncio.Event()
-    second = turn(speech, 2, ANSWER)
-    provider.says(turn(speech, 1, LOOK), type(second)([pause, *second.pieces]))
-    async with bridged_with(tools, provider.url, recorder, time_limits=TimeLimits(keep_alive=0.02)) as url:
-        async with begun(url + speech.path, speech.request(speech.asked(PROMPT))) as answer:
-            await until(lambda: len(provider.asked) == 2, "the second turn was asked for")
-            seen = len(answer.body)
-            reading = asyncio.create_task(answer.rest())
-            await until(lambda: len(answer.body) > seen + 80, "signs of life")
-            pause.set()
-            await reading
+    provider.says(turn(speech, 1, LOOK), Reply([pause, *turn(speech, 2, ANSWER).pieces]))
+    async with (
+        bridged_with(tools, provider.url, recorder, time_limits=TimeLimits(keep_alive=0.02)) as url,
+        begun(url + speech.path, speech.request(speech.asked(PROMPT))) as answer,
+    ):
+        await until(lambda: len(provider.asked) == 2, "the second turn was asked for")
+        await _signs_in(answer, speech, within=1)
+        pause.set()
+        await answer.rest()
     assert speech.heard(answer.body, stream=True).content == speech.shown([*LOOK, *ANSWER])
+
+
+async def _signs_in(answer: Answer, speech: Speech, within: float = LIMIT) -> None:
+    """Read until three signs of life have come, beside those of the provider."""
+    sign = {"messages": b"event: ping", "chat_completions": b": keep-alive", "responses": b"event: keepalive"}
+    due = 3 + speech.stream(1, LOOK).count(b"event: ping")
+    async with asyncio.timeout(within):
+        while answer.body.count(sign[speech.dialect.name]) < due:
+            assert await answer.more()
 
 
 @every_speech

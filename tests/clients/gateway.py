@@ -79,15 +79,15 @@ class Gateway:
 
 
 @contextmanager
-def running(folder: Path, upstream: str, environment: dict[str, str]) -> Iterator[Gateway]:
+def running(folder: Path, upstream: str, environment: dict[str, str], more: str = "") -> Iterator[Gateway]:
     """`aibridge serve` with its files in the folder, ready; told to stop at the end, and seen to stop well.
 
-    `environment` holds settings beside those of the file.
+    `environment` holds settings beside those of the file, and `more` is added to the file.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = folder / "aibridge.toml"
-    settings.write_text(_SETTINGS.format(port=port, folder=folder, upstream=upstream))
+    settings.write_text(_SETTINGS.format(port=port, folder=folder, upstream=upstream) + more)
     program = Path(sys.executable).parent / "aibridge"
     log = folder / "aibridge.log"
     with log.open("wb") as output:

@@ -305,10 +305,9 @@ async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(start: St
             await calling
 
     async def many(thousands: int) -> None:
-        for _ in range(thousands):
-            for _ in range(10):
-                legacy.answers_as_stream = not legacy.answers_as_stream
-                await asyncio.gather(*(cancelled_call() for _ in range(100)))
+        for _ in range(10 * thousands):
+            legacy.answers_as_stream = not legacy.answers_as_stream
+            await asyncio.gather(*(cancelled_call() for _ in range(100)))
             gc.collect()  # or the height of memory tells how busy the machine is
         await until(lambda: not legacy.running)
 
@@ -320,7 +319,8 @@ async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(start: St
     assert after.tasks <= before.tasks + 2
     assert after.files <= before.files + 2
     assert after.objects < before.objects + 1_000
-    assert after.memory < before.memory + 16 * 2**20
+    # How high it rises before cycles are collected depends on how busy the machine is; 10 KB a call would show.
+    assert after.memory < before.memory + 80 * 2**20
     assert (await call(servers, "echo")).error is None
     busy = time.process_time()
     await asyncio.sleep(0.3)
@@ -364,7 +364,9 @@ async def test_a_closed_toolbox_leaves_no_task(legacy: LegacyServer) -> None:
 
     await servers.aclose()
 
-    assert (await calling).error
+    assert (await calling).error == "the tool could not be called: the gateway has left the server"
+    assert (await call(servers, "echo")).error == "the tool could not be called: the gateway has left the server"
+    assert not any(state.connected for state in servers.states)
     await until(lambda: not legacy.running)
     assert not legacy.sessions
     ours = {task for task in asyncio.all_tasks() - others if "aiohttp" not in repr(task)}

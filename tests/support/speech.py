@@ -418,10 +418,13 @@ class ResponsesSpeech(Speech):
         items = self._items(number, parts)
         for index, (part, item) in enumerate(zip(parts, items, strict=True)):
             of = {"item_id": item["id"], "output_index": index}
-            told.append({"type": "response.output_item.added", "output_index": index, "item": item})
+            begun_item = item | {"content": []} if isinstance(part, Text) else item
+            told.append({"type": "response.output_item.added", "output_index": index, "item": begun_item})
             of |= {"type": "response.function_call_arguments.delta"}
             if isinstance(part, Text):
                 of |= {"type": "response.output_text.delta", "content_index": 0}
+                empty = {"type": "output_text", "text": "", "annotations": []}
+                told.append(of | {"type": "response.content_part.added", "part": empty})
             if not isinstance(part, Thinking):
                 grown = part.text if isinstance(part, Text) else part.arguments
                 told += [of | {"delta": piece} for piece in _halves(grown)]

@@ -156,7 +156,9 @@ class Carrier:
 
     async def _late_error(self, answer: Answer) -> Fault:
         """A turn that can not be told by an error answer, since the client has had the beginning of a stream."""
-        reader = self._dialect.document_reader(self._request, max(answer.status, 400))
+        if answer.status < 400:
+            return Fault(Kind.UPSTREAM_FAULT, f"{self._sending.provider} went on with what is no event stream")
+        reader = self._dialect.document_reader(self._request, answer.status)
         reading = Reading(reader, answer.header("Content-Encoding"))
         while not answer.at_end:
             reading.feed(await answer.read())

@@ -13,14 +13,12 @@ Transport = Literal["streamable-http", "sse"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCredentials:
-    """An OAuth 2 client that acts for itself (RFC 6749, 4.4)."""
+    """An OAuth 2 client that acts for itself (RFC 6749, 4.4); it asks for the scopes that the server names."""
 
     client_id: str
     client_secret: str = field(repr=False)
     issuer: str
     """The authorization server that the credentials belong to; they are sent to no other."""
-    scope: str = ""
-    """Scopes to ask for, separated by spaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

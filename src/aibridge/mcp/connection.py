@@ -30,6 +30,8 @@ _log = logging.getLogger("aibridge.mcp")
 _LONGEST_GOODBYE = 10.0
 """Seconds; longer than it takes to stop a program that does not want to."""
 
+_LEFT = "the gateway has left the server"
+
 _BETWEEN_LISTINGS = 1.0
 """Seconds; a server whose tools change all the time is not listened to more often."""
 
@@ -80,6 +82,7 @@ class Connection:
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=_LONGEST_GOODBYE)
+        self._refuse_calls(_LEFT)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> CallToolResult:
         """Call a tool, waiting for a connection that is being made.
@@ -96,7 +99,7 @@ class Connection:
             if not task.done():
                 task.cancel()
         if task.cancelled():
-            raise Unavailable("the gateway is leaving the server")
+            raise Unavailable(_LEFT)
         return task.result()
 
     def look_again(self) -> None:
@@ -125,6 +128,13 @@ class Connection:
 
     def _await_client(self) -> None:
         self._client = asyncio.get_running_loop().create_future()
+
+    def _refuse_calls(self, error: str) -> None:
+        if self._client is None or self._client.done():
+            self._await_client()
+        assert self._client
+        self._client.set_exception(Unavailable(error))
+        self._client.exception()  # it is no fault that nobody waits for it
 
     async def _keep(self) -> None:
         failures = 0
@@ -161,6 +171,7 @@ class Connection:
 
     def _channel(self) -> Channel:
         self._ended.clear()
+        self._to_list.clear()
         return Channel(
             self._config,
             max_answer_size=self._max_answer_size,
@@ -198,11 +209,7 @@ class Connection:
         log = _log.warning if error != self.error else _log.debug
         log("MCP server %s: %s; next attempt in %.1f s", self._config.name, error, delay)
         self.error = error
-        if self.connected:
-            self._await_client()
-        assert self._client
-        self._client.set_exception(Unavailable(error))
-        self._client.exception()  # it is no fault that nobody waits for it
+        self._refuse_calls(error)
         self._publish(())
         await asyncio.sleep(delay)
         self._await_client()
@@ -248,7 +255,8 @@ class Connection:
                     async for _ in changes:
                         self.look_again()
             except SubscriptionLost:
-                self.look_again()
+                pass
             except MCPError:
                 return
+            self.look_again()
             await anyio.sleep(self._timing.first_retry)

@@ -54,7 +54,7 @@ class SessionClient(httpx2.AsyncClient):
         self._on_session_end = on_session_end
         self._on_doubt = on_doubt
         self.refused_with: int | None = None
-        """The status of the last answer, where it was an error."""
+        """The HTTP status of the last answer to a message, where it was an error."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request; a tool call that fails on the way gets an error as its answer, and no exception."""
@@ -95,7 +95,8 @@ class SessionClient(httpx2.AsyncClient):
 
     async def _send(self, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
         response = await super().send(request, **options)
-        self.refused_with = response.status_code if response.status_code >= 400 else None
+        if message.id is not None:
+            self.refused_with = response.status_code if response.is_error else None
         if response.status_code == 404 and "mcp-session-id" in request.headers:
             await response.aclose()
             self._on_session_end()

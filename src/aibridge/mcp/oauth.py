@@ -21,7 +21,6 @@ def authorization(config: ServerConfig) -> httpx2.Auth | None:
         _InMemory(),
         config.oauth.client_id,
         config.oauth.client_secret,
-        scope=config.oauth.scope or None,
         issuer=config.oauth.issuer,
     )
 

@@ -69,19 +69,18 @@ class SQLiteTurnMemory:
 
     async def recall(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         """What is kept; each key is looked up in the database once."""
-        missing = [key for key in keys if (initiator_id, key) not in self._cache]
-        found: dict[str, bytes] = {}
+        known = {key: self._cache[initiator_id, key] for key in keys if (initiator_id, key) in self._cache}
+        missing = [key for key in keys if key not in known]
+        found = {key: hidden for key, hidden in known.items() if hidden}
         if missing:
             try:
-                found = await asyncio.to_thread(self._read, initiator_id, missing)
+                found |= await asyncio.to_thread(self._read, initiator_id, missing)
             except sqlite3.Error as error:
                 _log.warning("hidden turns could not be looked up: %s", error)
             else:
                 for key in missing:
-                    self._put(initiator_id, key, found.get(key))
-        for key in keys:
-            if hidden := self._cache.get((initiator_id, key)):
-                found[key] = hidden
+                    if (initiator_id, key) not in self._cache:  # it may have been remembered meanwhile
+                        self._put(initiator_id, key, found.get(key))
         return found
 
     def close(self) -> None:

@@ -151,10 +151,18 @@ class MCPServer(Section, frozen=True, kw_only=True):
         str, text('letters and digits, with single "-" or "_" between them', r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*")
     ]
     url: Annotated[str | None, values.SERVER_URL] = None
+    transport: Annotated[Literal["streamable-http", "sse"], one_of("streamable-http", "sse")] = "streamable-http"
+    """How a server at a URL is spoken to; `sse` is the older transport."""
     command: Annotated[tuple[str, ...] | None, values.COMMAND] = None
+    environment: Annotated[dict[str, Secret], values.ENVIRONMENT] = {}
+    """Variables for `command`, which gets few of the gateway's own."""
     tool_allow: Annotated[str, values.REGULAR_EXPRESSION] = ""
     tool_deny: Annotated[str, values.REGULAR_EXPRESSION] = ""
     headers: Annotated[dict[str, Secret], values.HEADERS] = {}
+    oauth_client_id: Annotated[str | None, values.ANY_TEXT] = None
+    oauth_client_secret: Annotated[Secret | None, values.SECRET] = None
+    oauth_issuer: Annotated[str | None, values.SERVER_URL] = None
+    """The authorization server to which the client's id and secret belong; they are sent to no other."""
 
 
 class Tools(Section, frozen=True, kw_only=True):
@@ -247,6 +255,9 @@ _SECTIONS: dict[str, type[Section]] = {
     "tools": Tools,
 }
 _LISTS: dict[str, type[Section]] = {"providers": Provider, "mcp_servers": MCPServer}
+
+_OAUTH = frozenset({"oauth_client_id", "oauth_client_secret", "oauth_issuer"})
+_WITH_URL = _OAUTH | {"headers", "transport"}
 
 # Kubernetes describes every service to every container in such variables; a service named `aibridge-server` gives
 # AIBRIDGE_SERVER_SERVICE_HOST and AIBRIDGE_SERVER_PORT=tcp://…, which are not meant as settings.
@@ -455,8 +466,12 @@ class Loading:
         if ("url" in table) == ("command" in table):
             found = "both url and command are set" if "url" in table else "neither url nor command is set"
             self._problem(where, found, "a server is reached at a url or started by a command", note)
-        elif "command" in table and "headers" in table:
-            self._problem(f"{where}.headers", "a server that is started has no headers", "remove them", note)
+        for setting in table.keys() & (_WITH_URL if "command" in table else {"environment"}):
+            kind = "is started" if "command" in table else "has a url"
+            self._problem(f"{where}.{setting}", f"a server that {kind} has no {setting}", "remove it", note)
+        if 0 < len(table.keys() & _OAUTH) < len(_OAUTH):
+            missing = ", ".join(sorted(_OAUTH - table.keys()))
+            self._problem(where, f"{missing} missing", "OAuth needs all of them", note)
         return self._read(MCPServer, where, table, note)
 
     def _check_names(self, list_name: str, tables: list[_Table]) -> None:

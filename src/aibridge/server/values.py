@@ -321,6 +321,16 @@ def _headers(value: Any) -> dict[str, Secret]:
     return {name: Secret(content) for name, content in value.items()}
 
 
+def _environment(value: Any) -> dict[str, Secret]:
+    _require(isinstance(value, dict))
+    for name, content in value.items():
+        _require(re.fullmatch(r"[^=\0]+", name), "a name is not that of a variable")
+        _require(isinstance(content, str) and "\0" not in content, "a value is not a text")
+    return {name: Secret(content) for name, content in value.items()}
+
+
+ENVIRONMENT = Kind('a table of names and values of variables, such as { API_KEY = "…" }', _environment, parsed, sort_of)
+
 HEADERS = Kind('a table of header names and values, such as { Authorization = "…" }', _headers, parsed, sort_of)
 
 ANY_TEXT = text("a text that is not empty", r"[^\0]*\S[^\0]*")
