@@ -19,6 +19,7 @@ from bench.hotspots import SCENARIOS, profile
 from bench.report import Row, show, write_json
 from bench.suite import FULL, QUICK, Effort
 from bench.targets import Bare, BareAgain, Gateway, Nginx, Target, nginx_path, start_provider
+from bench.tools import COLUMNS, tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="Under a minute, with less certain figures.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows here too.")
 @click.option("--self-check", is_flag=True, help="Put a second bare pass-through in the gateway's place: all is 1.00.")
+@click.option("--only", type=click.Choice(["tools"]), help="Measure this part alone: what injected tools cost.")
 @click.option("--profile", "scenario", type=click.Choice(list(SCENARIOS)), help="Show where the gateway spends time.")
-def main(quick: bool, json_path: Path | None, self_check: bool, scenario: str | None) -> None:
+def main(quick: bool, json_path: Path | None, self_check: bool, only: str | None, scenario: str | None) -> None:
     """Measure what the gateway costs, beside a bare pass-through of the same stack and nginx.
 
     Exits with 1 where a target is missed, with 2 where the gateway does not serve.
@@ -42,11 +44,19 @@ def main(quick: bool, json_path: Path | None, self_check: bool, scenario: str | 
         if scenario:
             uvloop.run(profile(scenario, Path(folder), Console()))
             return
-        rows = uvloop.run(_run(Path(folder), QUICK if quick else FULL, console, self_check=self_check))
-    show(rows, Console(width=None if sys.stdout.isatty() else 140))
+        effort = QUICK if quick else FULL
+        rows = [] if only else uvloop.run(_run(Path(folder), effort, console, self_check=self_check))
+        serves = bool(only) or any("gateway" in row.figures for row in rows)
+        with_tools = uvloop.run(tools(Path(folder) / "tools", effort, console.print)) if serves and not self_check else []
+    out = Console(width=None if sys.stdout.isatty() else 140)
+    if rows:
+        show(rows, out, "What the gateway costs", ("bare", "gateway", "nginx"))
+    if with_tools:
+        show(with_tools, out, "What injected tools cost", COLUMNS)
+    rows += with_tools
     if json_path:
         write_json(rows, json_path)
-    if not any("gateway" in row.figures for row in rows):
+    if not serves:
         sys.exit(2)
     sys.exit(any(row.met is False for row in rows))
 

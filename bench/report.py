@@ -22,29 +22,31 @@ STACK = ("uvicorn", "httptools", "uvloop", "aiohttp")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of each target, and whether the gateway's is good enough.
+    """One figure of each target, and whether that of `measured` is good enough.
 
-    `limit` bounds the gateway's ratio to the bare pass-through where `of_ratio`, else its figure itself.
+    `limit` bounds its ratio to that of `beside` where `of_ratio`, else the figure itself.
     """
 
     what: str
     unit: str
     figures: Mapping[str, float]
-    """By the target's name: `bare`, `gateway`, `nginx`; one that was not measured is missing."""
+    """By the target's name, such as `bare`, `gateway`, `nginx`; one that was not measured is missing."""
     limit: float | None = None
     of_ratio: bool = False
     note: str = ""
+    measured: str = "gateway"
+    beside: str = "bare"
 
     @property
     def ratio(self) -> float | None:
-        """The gateway's figure divided by the bare pass-through's."""
-        bare, gateway = self.figures.get("bare"), self.figures.get("gateway")
-        return gateway / bare if bare and gateway is not None else None
+        """The figure of what is measured, divided by that of what it stands beside."""
+        yardstick, figure = self.figures.get(self.beside), self.figures.get(self.measured)
+        return figure / yardstick if yardstick and figure is not None else None
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none, or no gateway."""
-        judged = self.ratio if self.of_ratio else self.figures.get("gateway")
+        """Whether the target is met; None where there is none, or no figure."""
+        judged = self.ratio if self.of_ratio else self.figures.get(self.measured)
         return None if judged is None or self.limit is None else judged <= self.limit
 
     @property
@@ -52,20 +54,20 @@ class Row:
         """The target in words."""
         if self.limit is None:
             return ""
-        return f"≤ {self.limit:g} of bare" if self.of_ratio else f"≤ {self.limit:g} {self.unit}"
+        return f"≤ {self.limit:g} of {self.beside}" if self.of_ratio else f"≤ {self.limit:g} {self.unit}"
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
-    """Print the table."""
-    table = Table(title="What the gateway costs", title_justify="left")
+def show(rows: Sequence[Row], console: Console, title: str, targets: Sequence[str]) -> None:
+    """Print a table with a column for each target."""
+    table = Table(title=title, title_justify="left")
     table.add_column("what")
-    for name in ("unit", "bare", "gateway", "ratio", "nginx", "target", "met"):
+    for name in ("unit", *targets, "ratio", "target", "met"):
         table.add_column(name, justify="left" if name in {"unit", "target"} else "right", no_wrap=True)
     for row in rows:
         met = {True: "[green]yes", False: "[bold red]NO", None: ""}[row.met]
-        bare, gateway, nginx = (_figure(row.figures.get(name)) for name in ("bare", "gateway", "nginx"))
+        figures = [_figure(row.figures.get(name)) for name in targets]
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        table.add_row(row.what, row.unit, bare, gateway, ratio, nginx, row.target, met)
+        table.add_row(row.what, row.unit, *figures, ratio, row.target, met)
     console.print(table)
     for row in rows:
         if row.note:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from bench.measures import STAGGER, TURN, Spread, cpu_per_unit, repeat, spread
 from bench.mcp_server import NAME
 from bench.process import Process
 from bench.report import Row
-from bench.suite import BURST, LARGE_BODY, alternate, cores, medians, recorded
+from bench.suite import BURST, LARGE_BODY, alternate, cores, medians
 from bench.targets import Gateway, environment, free_port
 from bench.workload import Request, blocking, streaming, tool_turn
 
@@ -111,9 +112,114 @@ async def tools(folder: Path, effort: Effort, note: Note) -> list[Row]:
             stack.callback(running[target.name].stop)
             await running[target.name].ready()
             await _connected(running[target.name])
-        with _Apart(running.values(), [provider, few, many]):
-            rows += await _events({name: running[name] for name in (WITHOUT, WITH_FEW)}, effort, note)
-            rows += await _requests({name: running[name] for name in (WITHOUT, WITH_MANY)}, effort, note)
-            rows += await _tool_turns(running[WITH_FEW], provider, few, effort, note)
-        rows += [await recorded(target, running[target.name].answered) for target in targets[1:2]]
+        everywhere = os.sched_getaffinity(0)
+        if apart := cores():
+            for process in running.values():
+                process.pin(apart[0])
+            for process in (provider, few, many):
+                process.pin(apart[1])
+            os.sched_setaffinity(0, apart[1])
+        rows += await _events({name: running[name] for name in (WITHOUT, WITH_FEW)}, effort, note)
+        rows += await _requests({name: running[name] for name in (WITHOUT, WITH_MANY)}, effort, note)
+        rows += await _tool_turns(running[WITH_FEW], provider, few, effort, note)
+        os.sched_setaffinity(0, everywhere)
         return rows
+
+
+async def _lifecycle(targets: Sequence[Gateway], effort: Effort, note: Note) -> list[Row]:
+    """From start to ready and to the tools, and resident memory once they are there."""
+    ready: dict[str, list[float]] = {target.name: [] for target in targets}
+    connected: dict[str, list[float]] = {target.name: [] for target in targets if target.name != WITHOUT}
+    resident: dict[str, list[float]] = {target.name: [] for target in targets}
+    for _ in range(effort.starts):
+        for target in targets:
+            note(f"starting {target.name}")
+            process = target.start()
+            try:
+                ready[target.name].append(await process.ready())
+                if target.name in connected:
+                    connected[target.name].append(await _connected(process))
+                await process.settled_cpu_seconds()
+                resident[target.name].append(process.resident_bytes() / 1e6)
+            finally:
+                process.stop()
+    return [
+        Row("from start to ready", "s", medians(ready)),
+        Row("from start to tools offered", "s", medians(connected)),
+        Row("resident memory at start", "MB", medians(resident)),
+    ]
+
+
+async def _connected(process: Process) -> float:
+    """Wait until a gateway has its MCP servers, and say how many seconds that took from the start of the process."""
+    connection = await client.connect(process.port)
+    try:
+        async with asyncio.timeout(CONNECTED_LIMIT):
+            while b"warnings" in (await connection.exchange(workload.ready())).tail:
+                await asyncio.sleep(0.005)
+        return time.monotonic() - process.started
+    finally:
+        connection.close()
+
+
+async def _events(running: Mapping[str, Process], effort: Effort, note: Note) -> list[Row]:
+    """What an event costs that is relayed while tools are offered and none is called."""
+    rows = []
+    for what, request, full, connections, stagger in EVENTS:
+        note(what)
+        times = full if full == 1 else effort.times(full)
+
+        async def measure(process: Process, request: Request = request, times: int = times) -> float:
+            return await cpu_per_unit(process, request, times, connections, BURST, stagger)
+
+        found = medians(await alternate(running, effort.rounds, measure))
+        rows.append(Row(what, "µs CPU", found, 1.3, of_ratio=True, measured=WITH_FEW, beside=WITHOUT))
+    return rows
+
+
+async def _requests(running: Mapping[str, Process], effort: Effort, note: Note) -> list[Row]:
+    """What it costs to offer many tools with a request."""
+    rows = []
+    for what, request, full in REQUESTS:
+        note(what)
+        times = effort.times(full)
+
+        async def measure(process: Process, request: Request = request, times: int = times) -> float:
+            return await cpu_per_unit(process, request, times, 8, 1)
+
+        found = medians(await alternate(running, effort.rounds, measure))
+        added = {WITH_MANY: found[WITH_MANY] - found[WITHOUT]}
+        rows.append(Row(what, "µs CPU", found))
+        rows.append(Row(f"{what}: added", "µs CPU", added, 2_000, measured=WITH_MANY))
+    return rows
+
+
+async def _tool_turns(gateway: Process, provider: Process, mcp_server: Process, effort: Effort, note: Note) -> list[Row]:
+    """How much longer than the provider and the MCP server an exchange takes in which a tool is called."""
+    rows = []
+    for what, request in TOOL_TURNS:
+        note(what)
+        delay = await added_delay(gateway, provider, mcp_server, request, effort.times(400))
+        rows.append(Row(f"{what}: added delay, median", "ms", {WITH_FEW: delay.median}, 3, measured=WITH_FEW))
+        rows.append(Row(f"{what}: added delay, 99th percentile", "ms", {WITH_FEW: delay.p99}))
+    return rows
+
+
+async def added_delay(gateway: Process, provider: Process, mcp_server: Process, request: Request, times: int) -> Spread:
+    """The time of exchanges with one call each, without what provider and MCP server say that they took."""
+    await repeat(gateway, request, TURN)
+    skipped = len(await _spent(provider, 0)), len(await _spent(mcp_server, 0))
+    seen = await repeat(gateway, request, times)
+    turns = (await _spent(provider, skipped[0] + 2 * times))[skipped[0] :]
+    calls = (await _spent(mcp_server, skipped[1] + times))[skipped[1] :]
+    elsewhere = [first + second + call for first, second, call in zip(turns[::2], turns[1::2], calls, strict=True)]
+    return spread([exchange.latency - other for exchange, other in zip(seen, elsewhere, strict=True)])
+
+
+async def _spent(process: Process, lines: int) -> list[float]:
+    """The times in seconds that a server has written to its log, once it has written so many."""
+    while True:
+        told = [line.split()[1] for line in process.log.read_text().splitlines() if line.startswith("spent ")]
+        if len(told) >= lines:
+            return [int(nanoseconds) / 1e9 for nanoseconds in told]
+        await asyncio.sleep(0.05)

@@ -45,7 +45,7 @@ def gateway(tmp_path: Path, upstream: SimulatedUpstream) -> Iterator[Gateway]:
         gateway_process.running(tmp_path, url, {}, _SETTINGS) as gateway,
     ):
         deadline = time.monotonic() + 20
-        while 'aibridge_mcp_tools{server="sdk"} 1.0' not in _metrics(gateway):
+        while 'aibridge_mcp_server_connected{server="sdk"} 1.0' not in _metrics(gateway):
             assert time.monotonic() < deadline, "the MCP server did not come up"
             time.sleep(0.05)
         yield gateway

@@ -133,26 +133,12 @@ def provider_of(settings: ProviderSettings) -> Provider:
 
 
 def _tool_servers(settings: Settings) -> ToolServers | None:
-    """The MCP servers; their packages are loaded only where there are any."""
+    """The MCP servers, where there are any."""
     if not settings.mcp_servers:
         return None
-    from aibridge.mcp.config import ServerConfig
-    from aibridge.mcp.servers import ToolServers
+    from aibridge.server.tool_servers import tool_servers
 
-    configs = [
-        ServerConfig(
-            name=each.name,
-            url=each.url,
-            command=each.command,
-            headers={name: value.reveal() for name, value in each.headers.items()},
-            tool_allow=each.tool_allow,
-            tool_deny=each.tool_deny,
-        )
-        for each in settings.mcp_servers
-    ]
-    return ToolServers(
-        configs, call_timeout=settings.tools.call_timeout, max_result_size=settings.tools.max_result_size
-    )
+    return tool_servers(settings)
 
 
 def _memory(settings: Settings) -> SQLiteTurnMemory | None:

@@ -173,6 +173,8 @@ class Tools(Section, frozen=True, kw_only=True):
     call_timeout: Annotated[float, duration(zero=False)] = 60.0
     max_result_size: Annotated[int, values.SIZE] = 2**20
     """Bytes of a tool's result that go to the model."""
+    policy: Annotated[str, text("allow, deny, or package.module:name", r"allow|deny|[\w.]+:\w+")] = "allow"
+    """Whether a call may be made: always, never, or as a callable says (see `aibridge.mcp.policy`)."""
     remember: Annotated[float, duration(zero=True)] = 7 * 24 * 3600.0
     """How long hidden calls and results are kept for later requests of their conversation; 0 keeps none."""
 

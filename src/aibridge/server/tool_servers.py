@@ -1,0 +1,59 @@
+"""MCP servers as the settings describe them. Imported only where there are any, since their packages are heavy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from aibridge.errors import SettingsError
+from aibridge.mcp.config import ClientCredentials, ServerConfig
+from aibridge.mcp.policy import Policy
+from aibridge.mcp.servers import ToolServers
+from aibridge.server.settings import MCPServer, Settings
+
+
+def tool_servers(settings: Settings) -> ToolServers:
+    """The servers, not yet connected. Raises `SettingsError` where the policy can not be loaded."""
+    return ToolServers(
+        [_config(each) for each in settings.mcp_servers],
+        call_timeout=settings.tools.call_timeout,
+        max_result_size=settings.tools.max_result_size,
+        policy=_policy(settings.tools.policy),
+    )
+
+
+def _config(server: MCPServer) -> ServerConfig:
+    oauth = None
+    if server.oauth_client_id and server.oauth_client_secret and server.oauth_issuer:
+        oauth = ClientCredentials(
+            client_id=server.oauth_client_id,
+            client_secret=server.oauth_client_secret.reveal(),
+            issuer=server.oauth_issuer,
+        )
+    return ServerConfig(
+        name=server.name,
+        url=server.url,
+        command=server.command,
+        environment={name: value.reveal() for name, value in server.environment.items()},
+        transport=server.transport,
+        headers={name: value.reveal() for name, value in server.headers.items()},
+        oauth=oauth,
+        tool_allow=server.tool_allow,
+        tool_deny=server.tool_deny,
+    )
+
+
+def _policy(told: str) -> Policy:
+    """`allow`, `deny`, or what `package.module:name` names: a callable, or rules by tool."""
+    if told == "allow":
+        return "allow"
+    if told == "deny":
+        return "deny"
+    module, _, name = told.partition(":")
+    try:
+        found: Any = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        allowed = "allowed is allow, deny, or package.module:name of something that can be imported"
+        raise SettingsError(f"tools.policy: {told!r} can not be loaded ({error}); {allowed}") from error
+    policy: Policy = found
+    return policy
