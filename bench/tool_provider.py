@@ -48,7 +48,9 @@ class Scripted(Answering):
             delta = self.dialect.delta_now(time.monotonic_ns())
             self.transport.write(STREAM_HEADERS + self.dialect.head + delta + self.dialect.tail)
         else:
-            self.transport.write(STREAM_HEADERS + b"".join(b"%x\r\n%b\r\n" % (len(e), e) for e in stream) + b"0\r\n\r\n")
+            self.transport.write(
+                STREAM_HEADERS + b"".join(b"%x\r\n%b\r\n" % (len(e), e) for e in stream) + b"0\r\n\r\n"
+            )
         print(f"spent {time.monotonic_ns() - began}", flush=True)
 
 
@@ -93,12 +95,19 @@ def _chat_call(milliseconds: int) -> tuple[list[bytes], bytes]:
     function = {"name": TOOL, "arguments": json.dumps(_arguments(milliseconds))}
     call = {"id": CALL_ID, "type": "function", "function": function}
 
+    head = {"id": "chatcmpl-call", "object": "chat.completion.chunk", "model": "bench"}
+
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        head = {"id": "chatcmpl-call", "object": "chat.completion.chunk", "model": "bench"}
         return _event({**head, "choices": [choice]}, named=False)
 
-    counted = {"id": "chatcmpl-call", "object": "chat.completion.chunk", "model": "bench", "choices": [], "usage": usage}
+    counted = {
+        "id": "chatcmpl-call",
+        "object": "chat.completion.chunk",
+        "model": "bench",
+        "choices": [],
+        "usage": usage,
+    }
     asked = {"role": "assistant", "content": None, "tool_calls": [{"index": 0, **call}]}
     stream = [chunk(asked), chunk({}, "tool_calls"), _event(counted, named=False), b"data: [DONE]\n\n"]
     message = {"role": "assistant", "content": None, "tool_calls": [call]}

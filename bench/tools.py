@@ -1,4 +1,4 @@
-"""What injected tools cost: a gateway with MCP servers beside the same gateway without, and a turn in which one is called."""
+"""What injected tools cost: a gateway with MCP servers beside one without, and the delay of a turn that calls one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench import client, workload
 from bench.answers import CHAT_COMPLETIONS, MESSAGES, RESPONSES
-from bench.measures import STAGGER, TURN, Spread, cpu_per_unit, repeat, spread
 from bench.mcp_server import NAME
+from bench.measures import STAGGER, TURN, Spread, cpu_per_unit, repeat, spread
 from bench.process import Process
 from bench.report import Row
 from bench.suite import BURST, LARGE_BODY, alternate, cores, medians
@@ -86,7 +87,8 @@ class GatewayWithTools(Gateway):
 
 async def tools(folder: Path, effort: Effort, note: Note) -> list[Row]:
     """Start what is needed, and measure all of it."""
-    folder.mkdir()
+    folder = folder / "tools"
+    folder.mkdir()  # before anything is measured
     with ExitStack() as stack:
 
         async def started(module: str, *arguments: str) -> Process:
@@ -169,12 +171,16 @@ async def _events(running: Mapping[str, Process], effort: Effort, note: Note) ->
         note(what)
         times = full if full == 1 else effort.times(full)
 
-        async def measure(process: Process, request: Request = request, times: int = times) -> float:
-            return await cpu_per_unit(process, request, times, connections, BURST, stagger)
-
+        measure = partial(_cpu_per_unit, request, times, connections, BURST, stagger)
         found = medians(await alternate(running, effort.rounds, measure))
         rows.append(Row(what, "µs CPU", found, 1.3, of_ratio=True, measured=WITH_FEW, beside=WITHOUT))
     return rows
+
+
+async def _cpu_per_unit(
+    request: Request, times: int, connections: int, units: int, stagger: float, process: Process
+) -> float:
+    return await cpu_per_unit(process, request, times, connections, units, stagger)
 
 
 async def _requests(running: Mapping[str, Process], effort: Effort, note: Note) -> list[Row]:
@@ -184,17 +190,16 @@ async def _requests(running: Mapping[str, Process], effort: Effort, note: Note) 
         note(what)
         times = effort.times(full)
 
-        async def measure(process: Process, request: Request = request, times: int = times) -> float:
-            return await cpu_per_unit(process, request, times, 8, 1)
-
-        found = medians(await alternate(running, effort.rounds, measure))
+        found = medians(await alternate(running, effort.rounds, partial(_cpu_per_unit, request, times, 8, 1, 0.0)))
         added = {WITH_MANY: found[WITH_MANY] - found[WITHOUT]}
         rows.append(Row(what, "µs CPU", found))
         rows.append(Row(f"{what}: added", "µs CPU", added, 2_000, measured=WITH_MANY))
     return rows
 
 
-async def _tool_turns(gateway: Process, provider: Process, mcp_server: Process, effort: Effort, note: Note) -> list[Row]:
+async def _tool_turns(
+    gateway: Process, provider: Process, mcp_server: Process, effort: Effort, note: Note
+) -> list[Row]:
     """How much longer than the provider and the MCP server an exchange takes in which a tool is called."""
     rows = []
     for what, request in TOOL_TURNS:

@@ -40,9 +40,10 @@ def streaming(deltas: int, pace: str, dialect: Dialect = MESSAGES, size: int = 2
 
 
 def tool_turn(milliseconds: int, dialect: Dialect = MESSAGES, size: int = 10_000) -> Request:
-    """A request for a stream whose answer needs a tool that takes so long; the client sees the last turn of two."""
+    """A request for a stream whose answer needs a tool that takes so long; the client sees two turns as one message."""
     body = _body(dialect, f"bench-tool-{milliseconds}ms", size, stream=True)
-    return Request(_http(dialect, body), events=dialect.events(1), ending=dialect.ending)
+    opens_twice = dialect is CHAT_COMPLETIONS  # the role comes with the first turn, an empty text with the last
+    return Request(_http(dialect, body), events=dialect.events(1) + opens_twice, ending=dialect.ending)
 
 
 def ready(path: str = "/readyz") -> Request:

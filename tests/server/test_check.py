@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +16,7 @@ import pytest
 
 from aibridge.server import simulated_upstream
 from aibridge.server.check import check
-from aibridge.server.settings import Provider, Settings, Storage
+from aibridge.server.settings import MCPServer, Provider, Settings, Storage
 from aibridge.server.values import Secret
 
 KEY = "sk-secret-0123456789-abcdef"
@@ -176,3 +177,13 @@ class TestStorage:
         status, printed = outcome(capsys, Settings(storage=storage))
         assert status == 1
         assert "does not exist: make it, or change storage.url" in printed
+
+
+def test_mcp_servers_are_connected_to(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    here = MCPServer(name="tides", command=(sys.executable, "-m", "aibridge.server.demo_tools"))
+    gone = MCPServer(name="gone", url="http://127.0.0.1:9/mcp")
+    with simulated_upstream.serve(simulated_upstream.create()) as url:
+        status, told = outcome(capsys, Settings(storage=storage, providers=(anthropic(url),), mcp_servers=(here, gone)))
+    assert status == 1
+    assert "tides         MCP server reachable; 1 of its tools are offered" in told
+    assert "FAIL  gone          MCP server not reachable" in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,12 +40,15 @@ _TABLES: dict[type[Any], str] = {
     ModelThought: "aibridge_model_thoughts",
 }
 
-_METADATA = "SELECT metadata FROM aibridge_interceptions WHERE id = ?"
 _END = """
 UPDATE aibridge_interceptions
-SET ended_at = ?, status = ?, http_status = ?, error_type = ?, error_message = ?, metadata = ?
+SET ended_at = ?, status = ?, http_status = ?, error_type = ?, error_message = ?
 WHERE id = ?
 """
+_END_WITH_METADATA = _END.replace("SET", "SET metadata = ?,")
+_METADATA = "SELECT metadata FROM aibridge_interceptions WHERE id = ?"
+_KNOWN = "SELECT id FROM aibridge_interceptions WHERE id = ?"
+_ANY_EARLY_END = "SELECT 1 FROM aibridge_early_ends LIMIT 1"
 _KEEP_EARLY_END = "INSERT INTO aibridge_early_ends VALUES (?, ?) ON CONFLICT (interception_id) DO NOTHING"
 _FIND_EARLY_END = "SELECT record FROM aibridge_early_ends WHERE interception_id = ?"
 _FORGET_EARLY_END = "DELETE FROM aibridge_early_ends WHERE interception_id = ?"
@@ -153,19 +156,36 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
 
 def _end(db: sqlite3.Connection, begun: Sequence[Interception], ended: Sequence[InterceptionEnded]) -> None:
     """Apply ends. One whose interception is not there yet waits in a table of its own for it to arrive."""
-    early: list[InterceptionEnded] = []
-    for interception in begun:
-        for (text,) in db.execute(_FIND_EARLY_END, (interception.id,)).fetchall():
-            early.append(msgspec.json.decode(text, type=InterceptionEnded))
-            db.execute(_FORGET_EARLY_END, (interception.id,))
-    for end in (*early, *ended):
-        found = db.execute(_METADATA, (end.interception_id,)).fetchone()
-        if found is None:
-            db.execute(_KEEP_EARLY_END, (end.interception_id, msgspec.json.encode(end).decode()))
-            continue
-        metadata = msgspec.json.decode(found[0]) | end.metadata
-        values = (end.ended_at, end.status, end.http_status, end.error_type, end.error_message, metadata)
-        db.execute(_END, (*map(_value, values), end.interception_id))
+    ends = [*_waiting_ends(db, begun), *ended]
+    plain = [end for end in ends if not end.metadata]
+    if plain and db.executemany(_END, map(_outcome, plain)).rowcount < len(plain):
+        known = {found for end in plain for (found,) in db.execute(_KNOWN, (end.interception_id,))}
+        _keep_early(db, [end for end in plain if end.interception_id not in known])
+    for end in ends:
+        if end.metadata:
+            if found := db.execute(_METADATA, (end.interception_id,)).fetchone():
+                metadata = _json(msgspec.json.decode(found[0]) | end.metadata)
+                db.execute(_END_WITH_METADATA, (metadata, *_outcome(end)))
+            else:
+                _keep_early(db, [end])
+
+
+def _waiting_ends(db: sqlite3.Connection, begun: Sequence[Interception]) -> list[InterceptionEnded]:
+    """The ends that came before these beginnings; there are hardly ever any at all."""
+    if not db.execute(_ANY_EARLY_END).fetchone():
+        return []
+    ids = [(interception.id,) for interception in begun]
+    texts = [text for each in ids for (text,) in db.execute(_FIND_EARLY_END, each)]
+    db.executemany(_FORGET_EARLY_END, ids)
+    return [msgspec.json.decode(text, type=InterceptionEnded) for text in texts]
+
+
+def _keep_early(db: sqlite3.Connection, ends: Sequence[InterceptionEnded]) -> None:
+    db.executemany(_KEEP_EARLY_END, [(end.interception_id, _json(end)) for end in ends])
+
+
+def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
+    return _time(end.ended_at), end.status, end.http_status, end.error_type, end.error_message, end.interception_id
 
 
 def _insert(record_type: type[Any], table: str) -> str:
@@ -177,16 +197,27 @@ def _insert(record_type: type[Any], table: str) -> str:
 _INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}
 
 
-def _row(record: msgspec.Struct) -> tuple[object, ...]:
-    return tuple(map(_value, msgspec.structs.astuple(record)))
+def _row(record: msgspec.Struct) -> list[object]:
+    values = list(msgspec.structs.astuple(record))
+    for at, column in _COLUMNS[type(record)]:
+        values[at] = column(values[at])
+    return values
 
 
-def _value(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    if isinstance(value, dict):
-        return msgspec.json.encode(value).decode()
-    return value
+def _time(value: datetime) -> str:
+    return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat(timespec="microseconds")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_WRITTEN: dict[str, Callable[[Any], str]] = {"started_at": _time, "created_at": _time, "metadata": _json}
+_COLUMNS = {
+    record_type: [(at, _WRITTEN[name]) for at, name in enumerate(record_type.__struct_fields__) if name in _WRITTEN]
+    for record_type in _TABLES
+}
+"""Which fields of a record are no values that SQLite has, by their places, and how they are written."""
 
 
 def _with_visible_surrogates(record: AnyRecord) -> AnyRecord:

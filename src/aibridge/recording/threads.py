@@ -11,6 +11,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from aibridge.records import Interception, ToolUsage
 
 # Who may have waited for the tool usages that are in this batch, or whose interception is.
@@ -20,13 +22,14 @@ FROM aibridge_tool_usages AS call
 JOIN aibridge_interceptions AS asker ON asker.id = call.interception_id
 JOIN aibridge_interceptions AS answer
     ON answer.correlating_tool_call_id = call.provider_tool_call_id AND answer.started_at >= call.created_at
-WHERE answer.initiator_id = asker.initiator_id AND call.{column} = ?
+WHERE answer.initiator_id = asker.initiator_id AND call.{column} IN (SELECT value FROM json_each(?))
 """
 _WAITING_FOR_CALL = _WAITING.format(column="id")
 _WAITING_FOR_ASKER = _WAITING.format(column="interception_id")
 
 _ANSWERS = """
-SELECT started_at, id FROM aibridge_interceptions WHERE id = ? AND correlating_tool_call_id IS NOT NULL
+SELECT started_at, id FROM aibridge_interceptions
+WHERE id IN (SELECT value FROM json_each(?)) AND correlating_tool_call_id IS NOT NULL
 """
 
 # CROSS JOIN keeps SQLite to this order: the answer, then its calls from the newest on, until one's asker fits.
@@ -57,14 +60,18 @@ UPDATE aibridge_interceptions SET thread_root_id = ? WHERE id IN thread
 
 def link(db: sqlite3.Connection, interceptions: Sequence[Interception], tools: Sequence[ToolUsage]) -> None:
     """Link what a batch may have changed, within the transaction that stored it."""
-    affected: set[tuple[str, str]] = set()
-    for interception in interceptions:
-        if interception.correlating_tool_call_id is not None:
-            affected.update(db.execute(_ANSWERS, (interception.id,)))
-        affected.update(db.execute(_WAITING_FOR_ASKER, (interception.id,)))
-    for tool in tools:
-        affected.update(db.execute(_WAITING_FOR_CALL, (tool.id,)))
+    begun = _ids(interceptions)
+    affected = {
+        *db.execute(_ANSWERS, begun),
+        *db.execute(_WAITING_FOR_ASKER, begun),
+        *db.execute(_WAITING_FOR_CALL, _ids(tools)),
+    }
     _relink(db, [answer for _, answer in sorted(affected)])
+
+
+def _ids(records: Sequence[Interception] | Sequence[ToolUsage]) -> tuple[str]:
+    """Ids as one JSON text: to ask for all of them at once costs far less than one after another."""
+    return (msgspec.json.encode([record.id for record in records]).decode(),)
 
 
 def _relink(db: sqlite3.Connection, answers: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Whether a gateway could work with its settings: whether it can record, and each provider answers and knows its key.
+"""Whether a gateway could work with its settings: whether it can record, and who is to answer it does.
 
 Nothing is asked that costs tokens: a provider lists its models.
 """
@@ -10,7 +10,7 @@ import os
 import sqlite3
 import ssl
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,7 +45,12 @@ class Finding:
 
 def check(settings: Settings) -> int:
     """Look at all that the gateway needs, and print what was found: the exit status, 1 where anything fails."""
-    findings = [_journal(settings.storage), _database(settings.storage), *asyncio.run(_providers(settings.providers))]
+    findings = [
+        _journal(settings.storage),
+        _database(settings.storage),
+        *asyncio.run(_providers(settings.providers)),
+        *(asyncio.run(_mcp_servers(settings)) if settings.mcp_servers else ()),
+    ]
     for finding in findings:
         verdict = click.style(f"{finding.verdict:<4}", fg=_COLORS[finding.verdict])
         click.echo(f"{verdict}  {finding.about:<12}  {finding.told}")
@@ -131,6 +136,33 @@ async def _provider(settings: ProviderSettings, upstream: Upstream) -> Finding:
         answer.close()
     verdict, told = _told(settings, provider, answer.status, location)
     return Finding(verdict, provider.name, f"{provider.base_url}: {', '.join([_connection(provider), *told])}")
+
+
+async def _mcp_servers(settings: Settings) -> list[Finding]:
+    """Connect to the MCP servers and list their tools, the way the gateway would."""
+    from aibridge.server.tool_servers import tool_servers
+
+    servers = tool_servers(settings)
+    await servers.start()
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LIMITS.first_byte):
+                while not all(state.connected or state.error for state in servers.states):  # noqa: ASYNC110  # a poll will do
+                    await asyncio.sleep(0.05)
+        states = servers.states
+    finally:
+        await servers.aclose()
+    return [
+        Finding("ok", state.name, f"MCP server reachable; {state.tools} of its tools are offered")
+        if state.connected
+        else Finding(
+            "FAIL",
+            state.name,
+            f"MCP server not reachable ({state.error or 'it does not answer'}): see its url or command and its "
+            "credentials; the gateway goes on without its tools until it answers",
+        )
+        for state in states
+    ]
 
 
 def _connection(provider: Provider) -> str:

@@ -6,14 +6,19 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aibridge.errors import Fault, Kind
 from aibridge.wire import sse
 from aibridge.wire.sse import EventTooLarge
+from aibridge.wire.tools import OfferedTool
 from support.speech import OWN, PROMPT, SPEECHES, TIDES, Call, Part, Speech, Text
 
+from ..hearing import one_by_one
+from ..streams import streams
 from .conversing import converse, heard, merge_of, read_turn, run_tools
-from .test_one_message import every_speech
+from .test_one_message import every_speech, thorough
 
 MESSAGES, CHAT, RESPONSES = SPEECHES
 LOOK: list[Part] = [Text("I look."), Call("call_1", TIDES)]
@@ -286,3 +291,20 @@ def test_a_stream_of_chat_without_a_finished_choice_is_not_done() -> None:
     told, reader = second_turn(CHAT, chunk({"content": "At"}) + sse.write(b"[DONE]"))
     assert not reader.turn.complete
     assert b"[DONE]" not in told
+
+
+@every_speech
+@thorough
+@given(st.data())
+def test_nothing_that_a_provider_says_does_harm(speech: Speech, data: st.DataObject) -> None:
+    """Any events in any order, with calls of tools that are injected among them; however they are cut."""
+    stream = data.draw(streams(speech.dialect))
+    offers = [OfferedTool(name, "", b"{}") for name in ("", "0")]  # as calls in such streams often are named
+    told = []
+    for pieces in ([stream], one_by_one(stream)):
+        merge = merge_of(speech, speech.request(speech.asked(PROMPT)), offers)
+        client = read_turn(merge, stream, stream=True, cut=lambda _, pieces=pieces: pieces)  # type: ignore[misc]
+        run_tools(merge)
+        told.append((client, merge.body, merge.remembered(), merge.end()))
+        json.loads(merge.body)
+    assert told[0] == told[1]

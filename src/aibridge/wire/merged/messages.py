@@ -295,21 +295,19 @@ class _Block:
 
     def whole(self) -> bytes:
         """The block as a document would hold it."""
+        begun = json_bytes.decode(_object, self._start)
         block = self._start
         for name, values in self._added.items():
+            texts = [value for value in values if isinstance(value, str)]
             if name == "partial_json":
-                if text := "".join(values):
+                if text := "".join(texts):
                     block = json_bytes.set_member(block, "input", _input_of(text))
-                continue
-            member = "citations" if name == "citation" else name
-            begun = json_bytes.decode(_object, self._start).get(member)
-            if name == "citation":
-                value: Any = [*(begun or ()), *values]
-            elif isinstance(values[0], str):
-                value = (begun or "") + "".join(values)
+            elif name == "citation":
+                cited = [*(begun.get("citations") or ()), *values]
+                block = json_bytes.set_member(block, "citations", json_bytes.encode(cited))
             else:
-                value = values[-1]
-            block = json_bytes.set_member(block, member, json_bytes.encode(value))
+                whole = "".join([begun.get(name) or "", *texts]) if texts else values[-1]
+                block = json_bytes.set_member(block, name, json_bytes.encode(whole))
         return block
 
 
