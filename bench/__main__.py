@@ -47,9 +47,7 @@ def main(quick: bool, json_path: Path | None, self_check: bool, only: str | None
         effort = QUICK if quick else FULL
         rows = [] if only else uvloop.run(_run(Path(folder), effort, console, self_check=self_check))
         serves = bool(only) or any("gateway" in row.figures for row in rows)
-        with_tools = (
-            uvloop.run(tools(Path(folder) / "tools", effort, console.print)) if serves and not self_check else []
-        )
+        with_tools = [] if self_check or not serves else uvloop.run(tools(Path(folder), effort, console.print))
     out = Console(width=None if sys.stdout.isatty() else 140)
     if rows:
         show(rows, out, "What the gateway costs", ("bare", "gateway", "nginx"))

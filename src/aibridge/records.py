@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from random import Random
+from time import time_ns
 from typing import Any, Literal, TypeAlias
-from uuid import UUID
 
 import msgspec
 
@@ -19,8 +19,14 @@ os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id() -> str:
-    """A fresh id: a random UUID (RFC 9562, version 4) in its canonical text form."""
-    return str(UUID(int=_random.getrandbits(128), version=4))
+    """A fresh id: a UUID that begins with the time (RFC 9562, version 7) in its canonical text form.
+
+    Ids that rise with time are put at the end of a database's indices, so storing stays cheap however much is stored.
+    """
+    random = _random.getrandbits
+    milliseconds = time_ns() // 1_000_000
+    text = f"{milliseconds << 80 | 7 << 76 | random(12) << 64 | 2 << 62 | random(62):032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 Status: TypeAlias = Literal["completed", "failed", "cancelled"]

@@ -11,6 +11,7 @@ from aibridge.actor import Actor
 from aibridge.mcp.policy import Gatekeeper
 from aibridge.mcp.toolbox import InjectedTool
 from aibridge.server import settings
+from aibridge.server.loading import load
 from aibridge.wire.tools import OfferedTool
 
 from .pages import blocks, page
@@ -21,7 +22,7 @@ TEXT = page("mcp.md")
 def servers(file: Path, **environ: str) -> tuple[settings.MCPServer, ...]:
     examples = re.findall(r"^ *```toml\n(.*?)^ *```$", TEXT, re.MULTILINE | re.DOTALL)
     file.write_text("\n".join(textwrap.dedent(example) for example in examples))
-    return settings.load(file, environ).mcp_servers
+    return load(file, environ).mcp_servers
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from aibridge.server import settings
 from aibridge.server.gateway import Gateway
+from aibridge.server.loading import load
 from support.client import ask
 from support.dialects import MESSAGES
 from support.provider import Provider, events
@@ -64,7 +65,7 @@ def test_examples_of_settings(name: str, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(page(name), "toml")):
         file = tmp_path / f"{number}.toml"
         file.write_text(block)
-        loaded = settings.load(file, {"ANTHROPIC_API_KEY": "sk-ant", "OPENAI_API_KEY": "sk-openai"})
+        loaded = load(file, {"ANTHROPIC_API_KEY": "sk-ant", "OPENAI_API_KEY": "sk-openai"})
         assert loaded.server.port == 8080
 
 
@@ -73,7 +74,7 @@ def test_a_variable_changes_a_provider(tmp_path: Path) -> None:
     file = tmp_path / "aibridge.toml"
     file.write_text(blocks(page("README.md"), "toml")[0])
     environ = {"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k", variable: "http://127.0.0.1:1/v1"}
-    *_, local = settings.load(file, environ).providers
+    *_, local = load(file, environ).providers
     assert local.base_url == "http://127.0.0.1:1/v1"
 
 

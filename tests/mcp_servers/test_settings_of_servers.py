@@ -8,13 +8,13 @@ import pytest
 
 from aibridge.errors import SettingsError
 from aibridge.mcp.config import ServerConfig
-from aibridge.server import settings
+from aibridge.server import loading, settings
 
 
 def load(tmp_path: Path, toml: str) -> settings.MCPServer:
     file = tmp_path / "aibridge.toml"
     file.write_text(f'[[mcp_servers]]\nname = "s"\n{toml}')
-    (server,) = settings.load(file, {}).mcp_servers
+    (server,) = loading.load(file, {}).mcp_servers
     return server
 
 

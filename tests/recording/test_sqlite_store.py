@@ -278,7 +278,7 @@ def test_linking_never_scans_a_table(store: SQLiteStore, path: Path) -> None:
         if "{column}" in statement:
             continue
         with closing(sqlite3.connect(path)) as connection:
-            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", ("x",) * statement.count("?")).fetchall()
-        steps = [step[3] for step in plan]
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", ("[]",) * statement.count("?")).fetchall()
+        steps = [step[3] for step in plan if "json_each" not in step[3]]  # the parameter
         assert not [step for step in steps if step.startswith("SCAN") and "thread" not in step and "ROW" not in step]
         assert not [step for step in steps if "TEMP B-TREE" in step]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibridge.errors import SettingsError
+from aibridge.server.loading import Loading, load, load_storage
 from aibridge.server.settings import (
     Auth,
-    Loading,
     Log,
     MCPServer,
     Metrics,
@@ -23,8 +23,6 @@ from aibridge.server.settings import (
     Settings,
     Storage,
     Upstream,
-    load,
-    load_storage,
 )
 from aibridge.server.values import Secret, seconds
 

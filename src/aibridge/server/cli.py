@@ -123,7 +123,7 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
     """
     import msgspec
 
-    from aibridge.server.settings import load
+    from aibridge.server.loading import load
 
     settings = load(config, os.environ)
     from aibridge.server.serve import serve as serve_settings  # once the settings are known to be right
@@ -165,7 +165,7 @@ def check(ctx: click.Context, config: Path | None) -> None:
 
     Exit status 0 means that it could start with them. No secret is shown.
     """
-    from aibridge.server.settings import load
+    from aibridge.server.loading import load
 
     settings = load(config, os.environ)
     from aibridge.server.check import check as check_settings
@@ -270,8 +270,8 @@ def usage(
 
 @contextmanager
 def _records(config: Path | None, database: str | None) -> Iterator[Records]:
+    from aibridge.server.loading import load_storage
     from aibridge.server.reports import ReportError, reading
-    from aibridge.server.settings import load_storage
 
     environ = dict(os.environ)
     if database is not None:

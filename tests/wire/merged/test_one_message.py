@@ -17,7 +17,7 @@ from .conversing import Told, converse, heard, history_in, result_of
 
 every_speech = pytest.mark.parametrize("speech", SPEECHES, ids=lambda speech: str(speech.dialect.name))
 both_ways = pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6).filter(str.strip)
 _said = st.builds(Text, _texts) | st.builds(Thinking, _texts)

@@ -20,6 +20,7 @@ from aibridge.wire.merged.merge import (
     Remembered,
     Trail,
     added,
+    data_of,
 )
 from aibridge.wire.merged.results import text_of
 from aibridge.wire.tools import OfferedTool
@@ -278,7 +279,7 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         super()._read(event)
         if event.error:
             return
-        data = sse.data_of(self._event)
+        data = data_of(self._event)
         chunk = json_bytes.decode(_chunk, data)
         self._usage = chunk.usage or self._usage
         if not event.choices:
@@ -364,7 +365,7 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         merge.took(self.turn.tool_calls, [json_bytes.encode(said)], self._usage)
         end = b"".join(self._end)
         if merge.goes_on:
-            end = b"".join(sse.write(_edit_choice(sse.data_of(chunk), _stopped)) for chunk in self._end)
+            end = b"".join(sse.write(_edit_choice(data_of(chunk), _stopped)) for chunk in self._end)
         if self._usage_chunk and not merge.request.withholds_usage:
             end += self._usage_of_all(self._usage_chunk)
         end += sse.write(DONE) if done and (merge.turns > 1 or merge.waiting) else done
@@ -385,7 +386,7 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         merge = self._merge
         if merge.turns == 1:
             return chunk
-        data = json_bytes.set_member(sse.data_of(chunk), "usage", json_bytes.encode(merge.usage()))
+        data = json_bytes.set_member(data_of(chunk), "usage", json_bytes.encode(merge.usage()))
         return sse.write(json_bytes.set_member(data, "id", json_bytes.encode(merge.id)))
 
 

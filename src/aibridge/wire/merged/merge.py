@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from aibridge.wire import json_bytes
+from aibridge.wire import json_bytes, sse
 from aibridge.wire.dialect import Reader, Request, ToolCall
 from aibridge.wire.document import DocumentReader
 from aibridge.wire.sse import EventTooLarge
@@ -260,6 +260,11 @@ class MergedStream(StreamReader[E]):
         super()._read_other(data)
         if self._closing:
             self._passed = b""
+
+
+def data_of(event: bytes) -> bytes:
+    """The data of an event in one line, as it can be written again; JSON may come in several."""
+    return sse.data_of(event).replace(b"\n", b" ")
 
 
 class MergedDocument(DocumentReader):

@@ -19,6 +19,7 @@ from aibridge.wire.merged.merge import (
     MergedStream,
     Remembered,
     Trail,
+    data_of,
     is_hidden,
 )
 from aibridge.wire.merged.results import note_of
@@ -362,10 +363,10 @@ class _Stream(MergedStream[Event], MessageStream):
         kind, merge = event.type, self._merge
         if kind == "content_block_delta":
             if block := self._building.get(event.index):
-                block.add(json_bytes.decode(_delta, sse.data_of(self._event)).delta)
+                block.add(json_bytes.decode(_delta, data_of(self._event)).delta)
             self._renumber(event)
         elif kind == "content_block_start":
-            block = _Block(bytes(json_bytes.decode(_start, sse.data_of(self._event)).content_block))
+            block = _Block(bytes(json_bytes.decode(_start, data_of(self._event)).content_block))
             self._building[event.index] = block
             if not merge.hides(block.kind):
                 self._numbers[event.index] = merge.blocks
@@ -387,7 +388,7 @@ class _Stream(MergedStream[Event], MessageStream):
         if number is None:
             self._passed = b""
         elif number != event.index:
-            data = json_bytes.set_member(sse.data_of(self._event), "index", str(number).encode())
+            data = json_bytes.set_member(data_of(self._event), "index", str(number).encode())
             self._passed = sse.write(data, event.type)
 
     def _end_turn(self) -> None:
@@ -395,8 +396,8 @@ class _Stream(MergedStream[Event], MessageStream):
         merge.took_blocks(self.turn.tool_calls, [block.whole() for block in self._building.values()], self._usage)
         end = b"".join([*self._deltas, self._event])
         if merge.turns > 1 or merge.waiting:
-            deltas = [self._of_all(sse.data_of(delta)) for delta in self._deltas]
-            end = b"".join([*deltas, sse.write(sse.data_of(self._event), "message_stop")])
+            deltas = [self._of_all(data_of(delta)) for delta in self._deltas]
+            end = b"".join([*deltas, sse.write(data_of(self._event), "message_stop")])
         if merge.waiting:
             merge.held, end = end, b""
         self._passed = end

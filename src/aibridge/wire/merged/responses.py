@@ -19,6 +19,7 @@ from aibridge.wire.merged.merge import (
     MergedStream,
     Remembered,
     Trail,
+    data_of,
     is_hidden,
 )
 from aibridge.wire.merged.results import note_of, text_of
@@ -145,7 +146,7 @@ class MergedResponse(Merge):
         due, self.next_number = self.next_number, self.next_number + 1
         if number == due:
             return event
-        data = sse.data_of(event)
+        data = data_of(event)
         name = event.partition(b"\n")[0].removeprefix(b"event:").strip().decode() if event[:6] == b"event:" else None
         return sse.write(json_bytes.set_member(data, "sequence_number", str(due).encode()), name)
 
@@ -381,7 +382,7 @@ class _StreamReader(MergedStream[Event], ResponseStream):
             return
         passed = self._event
         if place != index:
-            data = json_bytes.set_member(sse.data_of(passed), "output_index", str(place).encode())
+            data = json_bytes.set_member(data_of(passed), "output_index", str(place).encode())
             passed = sse.write(data, event.type)
         self._passed = self._numbered(passed, event)
 
@@ -391,7 +392,7 @@ class _StreamReader(MergedStream[Event], ResponseStream):
             response = bytes(event.response)
             merged = merge.took_output(response, self.turn.tool_calls, self._output or _items_of(response))
             if merged != response:
-                passed = sse.write(json_bytes.set_member(sse.data_of(passed), "response", merged), event.type)
+                passed = sse.write(json_bytes.set_member(data_of(passed), "response", merged), event.type)
         if merge.waiting:
             merge.held, self._passed = passed, b""
         else:
