@@ -43,7 +43,7 @@ def tool_turn(milliseconds: int, dialect: Dialect = MESSAGES, size: int = 10_000
     """A request for a stream whose answer needs a tool that takes so long; the client sees two turns as one message."""
     body = _body(dialect, f"bench-tool-{milliseconds}ms", size, stream=True)
     opens_twice = dialect is CHAT_COMPLETIONS  # the role comes with the first turn, an empty text with the last
-    return Request(_http(dialect, body), events=dialect.events(1) + opens_twice, ending=dialect.ending)
+    return Request(_http(dialect, body), events=dialect.events(1) + opens_twice, ending=b"\n\n")
 
 
 def ready(path: str = "/readyz") -> Request:
