@@ -14,7 +14,9 @@ from typing import Any
 SENT_AT = re.compile(rb"@(\d{16})@")
 """Finds the time at which a delta was sent, in nanoseconds."""
 
-_STAMP = "@%016d@"
+_STAMP = "@%(now)016d@"
+_FIRST = 1_000_000
+_NUMBER = "%(number)d"
 _TEXT = f"{_STAMP} and so the next line reads: "
 _MODEL = "bench"
 
@@ -27,7 +29,7 @@ class Dialect:
     head: bytes
     """The events that open a stream."""
     delta: bytes
-    """One event of text; a format string that takes the time in nanoseconds."""
+    """One event of text; a format string that takes the time in nanoseconds, and a sequence number of seven digits."""
     tail: bytes
     """The events that end a stream, and the end of the chunked body."""
     frame_events: int
@@ -37,9 +39,9 @@ class Dialect:
     whole: bytes
     """A non-streaming answer of about 2 KB."""
 
-    def delta_now(self, nanoseconds: int) -> bytes:
-        """One delta, sent at this time."""
-        return self.delta % nanoseconds
+    def delta_now(self, nanoseconds: int, sent: int = 0) -> bytes:
+        """One delta, sent at this time after so many others."""
+        return self.delta % {b"now": nanoseconds, b"number": _FIRST + 3 + sent}
 
     def events(self, deltas: int) -> int:
         """How many events a stream with so many deltas has in all."""
@@ -47,7 +49,7 @@ class Dialect:
 
 
 def _chunk(data: str) -> bytes:
-    size = len(data.replace(_STAMP, "@" + "0" * 16 + "@").encode())
+    size = len(data.replace(_STAMP, "@" + "0" * 16 + "@").replace(_NUMBER, str(_FIRST)).encode())
     return f"{size:x}\r\n{data}\r\n".encode()
 
 
@@ -164,19 +166,22 @@ def _responses() -> Dialect:
             "usage": final,
         }
 
+    def event(kind: str, number: int, **members: Any) -> str:
+        return _event({"type": f"response.{kind}", "sequence_number": _FIRST + number, **members})
+
     place = {"item_id": "msg_bench", "output_index": 0, "content_index": 0}
     return _dialect(
         "/v1/responses",
         [
-            _event({"type": "response.created", "sequence_number": 0, "response": response("in_progress", [])}),
-            _event({"type": "response.output_item.added", "sequence_number": 1, "output_index": 0, "item": item}),
-            _event({"type": "response.content_part.added", "sequence_number": 2, **place, "part": part}),
+            event("created", 0, response=response("in_progress", [])),
+            event("output_item.added", 1, output_index=0, item=item),
+            event("content_part.added", 2, **place, part=part),
         ],
-        _event({"type": "response.output_text.delta", "sequence_number": 3, **place, "delta": _TEXT}),
+        event("output_text.delta", 3, **place, delta=_TEXT).replace(str(_FIRST + 3), _NUMBER),
         [
-            _event({"type": "response.output_text.done", "sequence_number": 4, **place, "text": _PARAGRAPH}),
-            _event({"type": "response.output_item.done", "sequence_number": 5, "output_index": 0, "item": done}),
-            _event({"type": "response.completed", "sequence_number": 6, "response": response("completed", [done])}),
+            event("output_text.done", 4, **place, text=_PARAGRAPH),
+            event("output_item.done", 5, output_index=0, item=done),
+            event("completed", 6, response=response("completed", [done])),
         ],
         response("completed", [done]),
     )

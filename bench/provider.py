@@ -106,7 +106,7 @@ class Answering(asyncio.Protocol):
             return
         model = MODEL.search(self.body)
         assert model, f"the model of a streaming request must be as {MODEL.pattern!r} says"
-        self.left = int(model[1])
+        self.left, self.sent = int(model[1]), 0
         self.transport.write(STREAM_HEADERS + self.dialect.head)
         if model[2] == b"burst":
             self.burst()
@@ -122,7 +122,8 @@ class Answering(asyncio.Protocol):
     def send_delta(self) -> None:
         """Send one delta, which says when that was."""
         self.left -= 1
-        self.transport.write(self.dialect.delta_now(time.monotonic_ns()))
+        self.transport.write(self.dialect.delta_now(time.monotonic_ns(), self.sent))
+        self.sent += 1
 
     def burst(self) -> None:
         """Send as much of the stream as the proxy takes."""
@@ -139,7 +140,8 @@ class Answering(asyncio.Protocol):
             return
         deltas = min(self.at_once, self.left)
         self.left -= deltas
-        self.transport.write(self.dialect.delta_now(time.monotonic_ns()) * deltas)
+        self.transport.write(self.dialect.delta_now(time.monotonic_ns(), self.sent) * deltas)
+        self.sent += deltas
         self.due += self.pace
         self.timer = self.loop.call_at(self.due, self.tick)
 

@@ -146,7 +146,6 @@ async def test_signs_of_life_while_tools_run(
     assert message.keep_alives >= 3
 
 
-@pytest.mark.xfail(reason="silent until the head of the later turn's answer is there", raises=TimeoutError, strict=True)
 @every_speech
 async def test_signs_of_life_while_a_later_turn_is_awaited(
     speech: Speech, provider: Provider, tools: Tools, recorder: ListRecorder

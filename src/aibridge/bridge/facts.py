@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from aibridge.actor import Actor
@@ -28,8 +29,11 @@ from aibridge.records import (
     new_id,
 )
 from aibridge.wire.dialect import ProviderError, Request, ToolCall, Turn, Usage
+from aibridge.wire.tools import failure
 
 _log = logging.getLogger("aibridge.interceptions")
+
+_NOT_RUN = Outcome(failure("the exchange was cut"), "the exchange was cut before the call", 0.0)
 
 RETRY_AFTER = 5  # seconds, for a client that was refused because nothing can be recorded
 
@@ -111,16 +115,19 @@ class Facts:
         self._retries.append(why)
         self._metrics.retries.labels(self._provider.name, why).inc()
 
-    def turn(self, turn: Turn, *, cut: bool, injected: Container[str] = ()) -> None:
+    def turn(self, turn: Turn, *, cut: bool, injected: Mapping[str, InjectedTool] = MappingProxyType({})) -> None:
         """Tell what one turn showed, to be kept by the next `keep` or `end`; where it was cut, its counts are partial.
 
-        Calls of the `injected` tools are told of by `injected_call`, once they have run.
+        Calls of the `injected` tools, by the names under which they are offered, are told of by `injected_call` once
+        they have run; here only where they never will.
         """
         now = datetime.now(UTC)
         if turn.usage:
             self._tokens(turn, turn.usage, now, partial=cut and not turn.counted)
         for call in turn.tool_calls:
-            if call.name in injected and not cut:
+            if tool := injected.get(call.name):
+                if cut:
+                    self.injected_call(call, tool, _NOT_RUN, turn)
                 continue
             self._pending.append(
                 ToolUsage(

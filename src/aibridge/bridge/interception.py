@@ -103,9 +103,12 @@ class Carrier:
     async def _take_turn(self, sending: UpstreamRequest) -> Turn:
         """One request upstream and its answer, which is relayed as far as it is for the client."""
         asked = perf_counter()
+        signs = asyncio.create_task(self._stay_alive(self._tools)) if self._tools and self._streams else None
         try:
             answer = await self._upstream.send(sending, self._facts.retried)
         finally:
+            if signs:
+                signs.cancel()
             self._facts.waited_for_upstream = perf_counter() - asked
             self._facts.waited += self._facts.waited_for_upstream
         try:
@@ -176,7 +179,7 @@ class Carrier:
         await self._say({"type": "http.response.body", "body": tools.merge.end(), "more_body": False})
 
     async def _stay_alive(self, tools: ToolRun) -> None:
-        """While tools run, tell the client of a stream that it is still open."""
+        """While tools run, and the next turn's answer has not begun, tell the client of a stream that it is open."""
         every = self._upstream.limits.keep_alive
         while self._streams and every:
             await asyncio.sleep(every)
@@ -201,7 +204,7 @@ class Carrier:
             raise Fault(Kind.UPSTREAM_FAULT, f"the answer of {self._sending.provider} ended before it was complete")
         tools = self._tools
         self._told = True
-        self._facts.turn(turn, cut=not turn.complete, injected=tools.merge.names if tools else ())
+        self._facts.turn(turn, cut=not turn.complete, injected=tools.injected if tools else {})
         if tools and tools.merge.waiting:
             await self._facts.keep()
             return
@@ -234,7 +237,8 @@ class Carrier:
         if self._reading and not self._told:
             with suppress(EventTooLarge):
                 self._reading.close()
-            self._facts.turn(self._reading.reader.turn, cut=True)
+            injected = self._tools.injected if self._tools else {}
+            self._facts.turn(self._reading.reader.turn, cut=True, injected=injected)
         await self._facts.end(status, self._status or http_status, error)
 
     async def _keep_alive(self) -> None:

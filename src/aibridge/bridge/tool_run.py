@@ -32,7 +32,9 @@ class ToolRun:
         """Which turn runs, counted from 1."""
         self.goes_on = True
         """Another turn follows the calls that ran last."""
-        self._catalogue, self._toolbox, self._memory = catalogue, toolbox, memory
+        self.injected = {name: catalogue.tools[name] for name in merge.names}
+        """The tools of this request, by the names under which they are offered."""
+        self._toolbox, self._memory = toolbox, memory
         self._actor, self._facts = actor, facts
         self._max_turns = max_turns
 
@@ -63,7 +65,7 @@ class ToolRun:
         self.merge.add_results([Answered(call, task.result()) for call, task in zip(calls, tasks, strict=True)])
 
     async def _call(self, call: ToolCall, turn: Turn) -> ToolResult:
-        tool = self._catalogue.tools[call.name]
+        tool = self.injected[call.name]
         began = perf_counter()
         try:
             outcome = await self._toolbox.call(tool, call.arguments, self._actor)

@@ -17,7 +17,7 @@ from aibridge.records import Record
 logger = logging.getLogger("aibridge.recording")
 
 _GATHER = 0.2
-"""How long records are let come in after the first, in seconds, so that they are stored in batches."""
+"""How long records are let come in, in seconds, so that they are stored in batches: each batch costs much by itself."""
 _LOOK = 3.0
 """Seconds between two looks for the journals of dead processes."""
 _TICK = 0.5
@@ -94,8 +94,9 @@ class Follower:
                     time.sleep(_SHORTEST_PAUSE)
                 else:
                     self._stopping.wait(pause)
-            elif not moved:
-                self._wake.wait(_TICK)
+            elif self.lag < _BATCH:
+                if not moved:
+                    self._wake.wait(_TICK)
                 self._stopping.wait(_GATHER)
         self._finish()
 

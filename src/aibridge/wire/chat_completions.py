@@ -213,17 +213,21 @@ class WithholdingChatStream(ChatStream):
         return b"".join([event for event in self._splitter.feed(data) if self._passes(event)])
 
     def close(self) -> bytes:
-        """Read an event that nothing ended."""
+        """Read an event that nothing ended; the client is spared the piece of one that was cut."""
         rest = self._splitter.rest()
-        passed = rest if rest and self._passes(rest) else b""
+        passed = rest if rest and self._passes(rest) and self._is_whole else b""
         self._finish()
         return passed
 
     def _passes(self, event: bytes) -> bool:
-        self._is_usage = False
+        self._is_usage, self._is_whole = False, True
         self._take(event)
         return not self._is_usage
 
     def _read(self, event: Completion) -> None:
         self._is_usage = event.choices == [] and bool(event.usage)
         super()._read(event)
+
+    def _read_other(self, data: bytes) -> None:
+        self._is_whole = data.strip() in (b"", DONE)
+        super()._read_other(data)
