@@ -262,7 +262,7 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         super().__init__()
         self._merge = merge
         self._numbers: dict[int, int | None] = {}  # a call's index to the client, by that of the provider
-        self._deltas: list[Mapping[str, Any]] = []
+        self._chunks: list[bytes] = []
         self._call_deltas: dict[int, list[Mapping[str, Any]]] = {}
         self._usage: dict[str, Any] | None = None
         self._end: list[bytes] = []

@@ -46,17 +46,13 @@ class _Content(msgspec.Struct):
     content: list[msgspec.Raw] = []
 
 
-class _Delta(msgspec.Struct):
-    delta: dict[str, Any] = {}
-
-
 class _Start(msgspec.Struct):
     content_block: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 _members = msgspec.json.Decoder(_Members)
 _content = msgspec.json.Decoder(_Content)
-_delta = msgspec.json.Decoder(_Delta)
+_deltas = msgspec.json.Decoder(list[dict[str, Any]])
 _start = msgspec.json.Decoder(_Start)
 
 
@@ -90,6 +86,8 @@ class _HiddenTurn(msgspec.Struct):
 
 
 _block = msgspec.json.Decoder(Kind)
+_kinds = msgspec.json.Decoder(list[Kind])
+_text = msgspec.json.Decoder(str)
 _usage = msgspec.json.Decoder(_Usage)
 _said = msgspec.json.Decoder(_Said)
 _asked = msgspec.json.Decoder(_Asked)
@@ -206,7 +204,7 @@ class MergedMessage(Merge):
             if message.role == "user":
                 trail.add("user", [last_text(message.content, "text") or ""])
             elif message.role == "assistant":
-                kinds = [json_bytes.decode(_block, block) for block in _blocks_of(message.content)]
+                kinds = _kinds_of(message.content)
                 texts = [kind.text for kind in kinds if kind.type == "text"]
                 trail.add("assistant", texts)
                 calls = [kind.id for kind in kinds if kind.type == "tool_use"]
@@ -251,9 +249,22 @@ def _blocks_of(content: msgspec.Raw) -> list[bytes]:
     return [block for raw in json_bytes.decode(_raws, told) if not _is_blank(block := bytes(raw))]
 
 
+def _kinds_of(content: msgspec.Raw) -> list[Kind]:
+    """What the blocks of a message's content are."""
+    told = bytes(content)
+    if told.startswith(b'"'):
+        kinds = [Kind("text", text=json_bytes.decode(_text, told))]
+    else:
+        kinds = json_bytes.decode(_kinds, told)
+    return [kind for kind in kinds if not _says_nothing(kind)]
+
+
 def _is_blank(block: bytes) -> bool:
+    return _says_nothing(json_bytes.decode(_block, block))
+
+
+def _says_nothing(kind: Kind) -> bool:
     """A text of nothing but space, which the provider says but does not take back."""
-    kind = json_bytes.decode(_block, block)
     return kind.type == "text" and not kind.text.strip()
 
 
@@ -286,19 +297,19 @@ class _Block:
     def __init__(self, start: bytes) -> None:
         self.kind = json_bytes.decode(_block, start)
         self._start = start
-        self._added: dict[str, list[Any]] = {}
-
-    def add(self, delta: Mapping[str, Any]) -> None:
-        """Take a delta of it."""
-        for name, value in delta.items():
-            if name != "type":
-                self._added.setdefault(name, []).append(value)
+        self.deltas: list[bytes] = []
+        """As they came; most blocks are never put together."""
 
     def whole(self) -> bytes:
         """The block as a document would hold it."""
         begun = json_bytes.decode(_object, self._start)
         block = self._start
-        for name, values in self._added.items():
+        added: dict[str, list[Any]] = {}
+        for delta in _all(self.deltas):
+            for name, value in delta.items():
+                if name != "type":
+                    added.setdefault(name, []).append(value)
+        for name, values in added.items():
             texts = [value for value in values if isinstance(value, str)]
             if name == "partial_json":
                 if text := "".join(texts):
@@ -310,6 +321,14 @@ class _Block:
                 whole = "".join([begun.get(name) or "", *texts]) if texts else values[-1]
                 block = json_bytes.set_member(block, name, json_bytes.encode(whole))
         return block
+
+
+def _all(deltas: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The deltas decoded, but for those that can not be."""
+    try:
+        return json_bytes.decode(_deltas, b"[%b]" % b",".join(deltas))
+    except (msgspec.DecodeError, RecursionError):
+        return [told for delta in deltas for told in _all([delta])] if len(deltas) > 1 else []
 
 
 def _input_of(text: str) -> bytes:
@@ -363,7 +382,7 @@ class _Stream(MergedStream[Event], MessageStream):
         kind, merge = event.type, self._merge
         if kind == "content_block_delta":
             if block := self._building.get(event.index):
-                block.add(json_bytes.decode(_delta, data_of(self._event)).delta)
+                block.deltas.append(bytes(event.delta))
             self._renumber(event)
         elif kind == "content_block_start":
             block = _Block(bytes(json_bytes.decode(_start, data_of(self._event)).content_block))
@@ -393,7 +412,10 @@ class _Stream(MergedStream[Event], MessageStream):
 
     def _end_turn(self) -> None:
         merge = self._merge
-        merge.took_blocks(self.turn.tool_calls, [block.whole() for block in self._building.values()], self._usage)
+        blocks = list(self._building.values())
+        if merge.turns == 0 and not any(merge.hides(block.kind) for block in blocks):
+            blocks = []  # the message is at its end, and the client has all of it
+        merge.took_blocks(self.turn.tool_calls, [block.whole() for block in blocks], self._usage)
         end = b"".join([*self._deltas, self._event])
         if merge.turns > 1 or merge.waiting:
             deltas = [self._of_all(data_of(delta)) for delta in self._deltas]
