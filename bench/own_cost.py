@@ -46,6 +46,10 @@ class Content:
     def __init__(self) -> None:
         self._read = False
 
+    def is_eof(self) -> bool:
+        """Whether all of it is there."""
+        return True
+
     def at_eof(self) -> bool:
         """Whether it was read."""
         return self._read

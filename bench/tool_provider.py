@@ -78,7 +78,7 @@ def _messages_call(milliseconds: int) -> tuple[list[bytes], bytes]:
     block: dict[str, Any] = {"type": "tool_use", "id": CALL_ID, "name": TOOL, "input": {}}
     told = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
     end = {"stop_reason": "tool_use", "stop_sequence": None}
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "message_start", "message": message},
         {"type": "content_block_start", "index": 0, "content_block": block},
         {"type": "content_block_delta", "index": 0, "delta": told},

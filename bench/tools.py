@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ from bench import client, workload
 from bench.answers import CHAT_COMPLETIONS, MESSAGES, RESPONSES
 from bench.mcp_server import NAME
 from bench.measures import STAGGER, TURN, Spread, cpu_per_unit, repeat, spread
-from bench.process import Process
+from bench.process import NotServingError, Process
 from bench.report import Row
-from bench.suite import BURST, LARGE_BODY, alternate, cores, medians
+from bench.suite import BURST, LARGE_BODY, alternate, cores, medians, recorded
 from bench.targets import Gateway, environment, free_port
 from bench.workload import Request, blocking, streaming, tool_turn
 
@@ -125,7 +126,8 @@ async def tools(folder: Path, effort: Effort, note: Note) -> list[Row]:
         rows += await _requests({name: running[name] for name in (WITHOUT, WITH_MANY)}, effort, note)
         rows += await _tool_turns(running[WITH_FEW], provider, few, effort, note)
         os.sched_setaffinity(0, everywhere)
-        return rows
+        kept = await recorded(targets[1], running[WITH_FEW].answered)
+        return [*rows, replace(kept, figures={WITH_FEW: kept.figures["gateway"]}, measured=WITH_FEW)]
 
 
 async def _lifecycle(targets: Sequence[Gateway], effort: Effort, note: Note) -> list[Row]:
@@ -156,12 +158,13 @@ async def _connected(process: Process) -> float:
     """Wait until a gateway has its MCP servers, and say how many seconds that took from the start of the process."""
     connection = await client.connect(process.port)
     try:
-        async with asyncio.timeout(CONNECTED_LIMIT):
-            while b"warnings" in (await connection.exchange(workload.ready())).tail:
-                await asyncio.sleep(0.005)
-        return time.monotonic() - process.started
+        while (taken := time.monotonic() - process.started) < CONNECTED_LIMIT:
+            if b"warnings" not in (await connection.exchange(workload.ready())).tail:
+                return taken
+            await asyncio.sleep(0.005)
     finally:
         connection.close()
+    raise NotServingError(f"the gateway was not connected with its MCP server within {taken:.1f} s")
 
 
 async def _events(running: Mapping[str, Process], effort: Effort, note: Note) -> list[Row]:

@@ -118,20 +118,19 @@ SUB_AGENT_HEADERS = (
 def identify(headers: Headers, hints: SessionHints) -> Client:
     """The client and the session of a request."""
     name = _client(
-        _Marks(
-            headers.get("user-agent", "").lower(),
-            headers.get("x-title", "").lower(),
-            headers.get("originator", "").lower(),
-            "x-claude-code-session-id" in headers or hints.user_id is not None,
-            "x-cursor-client-version" in headers,
-        )
+        headers.get("user-agent", ""),
+        headers.get("x-title", ""),
+        headers.get("originator", ""),
+        "x-claude-code-session-id" in headers or hints.user_id is not None,
+        "x-cursor-client-version" in headers,
     )
     metadata = {header: headers[header] for header in SUB_AGENT_HEADERS if header in headers}
     return Client(name, _session(name, headers, hints), metadata)
 
 
 @lru_cache(maxsize=1024)
-def _client(marks: _Marks) -> str:
+def _client(agent: str, title: str, originator: str, claude_session: bool, cursor: bool) -> str:
+    marks = _Marks(agent.lower(), title.lower(), originator.lower(), claude_session, cursor)
     return next((name for name, matches in CLIENTS if matches(marks)), UNKNOWN)
 
 

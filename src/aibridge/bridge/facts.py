@@ -240,12 +240,13 @@ class Facts:
             before.cache_read + usage.cache_read,
             before.cache_write + usage.cache_write,
         )
-        self._series.count_tokens("input", usage.input)
-        self._series.count_tokens("output", usage.output)
-        self._series.count_tokens("cache_read_input_tokens", usage.cache_read)
-        self._series.count_tokens("cache_write_input_tokens", usage.cache_write)
+        count = self._series.count_tokens
+        count("input", usage.input)
+        count("output", usage.output)
+        count("cache_read_input_tokens", usage.cache_read)
+        count("cache_write_input_tokens", usage.cache_write)
         for name, value in usage.extra.items():
-            self._series.count_tokens(name, value)
+            count(name, value)
 
     def _safe(self, text: str | None) -> str | None:
         """A provider's words, without the credential that it may quote."""

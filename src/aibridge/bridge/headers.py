@@ -37,7 +37,10 @@ _ACTOR_PREFIX = "x-ai-bridge-actor-"
 
 def as_text(headers: RawHeaders) -> list[tuple[str, str]]:
     """Headers as text, names in lower case."""
-    return [(name.decode("latin-1").lower(), _text(value)) for name, value in headers]
+    try:
+        return [(name.decode("latin-1").lower(), value.decode()) for name, value in headers]
+    except UnicodeDecodeError:
+        return [(name.decode("latin-1").lower(), _text(value)) for name, value in headers]
 
 
 def by_name(headers: TextHeaders) -> dict[str, str]:
@@ -50,7 +53,8 @@ def for_upstream(headers: TextHeaders, credential: Credential, actor: Actor | No
 
     No coding is asked for, since the answer goes to the client as it comes, and the client may read none.
     """
-    dropped = _NOT_FORWARDED | _named_by_connection(headers)
+    named = [part.strip().lower() for name, value in headers if name == "connection" for part in value.split(",")]
+    dropped = _NOT_FORWARDED.union(named)
     passed = [field for field in headers if field[0] not in dropped and not field[0].startswith(_ACTOR_PREFIX)]
     passed.append(("Accept-Encoding", "identity"))
     if credential.header:
@@ -63,16 +67,9 @@ def for_upstream(headers: TextHeaders, credential: Credential, actor: Actor | No
 def for_client(headers: RawHeaders, without: Iterable[bytes] = ()) -> list[tuple[bytes, bytes]]:
     """What the client gets of a provider's headers."""
     lowered = [(name.lower(), value) for name, value in headers]
-    named = _named_by_connection(
-        [("connection", value.decode("latin-1")) for name, value in lowered if name == b"connection"]
-    )
-    dropped = _DROPPED_ON_THE_WAY_BACK.union(without, (name.encode("latin-1") for name in named))
+    named = [part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")]
+    dropped = _DROPPED_ON_THE_WAY_BACK.union(without, named)
     return [field for field in lowered if field[0] not in dropped]
-
-
-def _named_by_connection(headers: TextHeaders) -> frozenset[str]:
-    values = [value for name, value in headers if name == "connection"]
-    return frozenset(part.strip().lower() for value in values for part in value.split(","))
 
 
 _DROPPED_ON_THE_WAY_BACK = frozenset(name.encode() for name in HOP_BY_HOP)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aibridge.actor import Actor
-from aibridge.wire.tools import OfferedTool, ToolResult
+from aibridge.wire.tools import OfferedTool, OfferedTools, ToolResult
 
 PREFIX = "bmcp_"
 """What the name of every injected tool begins with."""
@@ -33,11 +33,8 @@ class Catalogue:
         self.tools: Mapping[str, InjectedTool] = {
             tool.offered.name: tool for tool in sorted(tools, key=lambda tool: tool.offered.name)
         }
-
-    @property
-    def offers(self) -> tuple[OfferedTool, ...]:
+        self.offers = OfferedTools(tool.offered for tool in self.tools.values())
         """What the model is shown, in order."""
-        return tuple(tool.offered for tool in self.tools.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,8 @@ def configure(form: str, level: str) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = StandardError()
     handler.setFormatter(TextFormatter() if text else JSONFormatter())
-    handler.addFilter(_is_news)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -65,7 +65,7 @@ class Ledger:
 
     async def record_all(self, records: Sequence[Record], /) -> None:
         """Keep records in one write; with an interception among them, as `record_interception` does."""
-        if any(isinstance(record, Interception) for record in records):
+        if Interception in map(type, records):
             self._begin(*records)
         else:
             self._append(*records)

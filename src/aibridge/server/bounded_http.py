@@ -19,7 +19,6 @@ class BoundedHTTP(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pending = 0
-        self._in_head = False
 
     def data_received(self, data: bytes) -> None:
         """Read what came, and count what nothing came of."""
@@ -28,20 +27,11 @@ class BoundedHTTP(HttpToolsProtocol):
         if self._pending > MOST_PENDING and not self.transport.is_closing():
             self.send_400_response(f"The head of the request is longer than {MOST_PENDING} bytes.")
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._in_head = True
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or a trailer of a body, which means nothing here (RFC 9110, 6.5.1)."""
-        if self._in_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        """The head is whole."""
-        self._pending, self._in_head = 0, False
+        """The head is whole. What fields follow are trailers of the body, which mean nothing here (RFC 9110, 6.5.1)."""
+        self._pending = 0
         super().on_headers_complete()
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

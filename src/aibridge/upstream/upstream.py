@@ -87,7 +87,7 @@ class Answer:
         Raises `Fault` where the body breaks off, or nothing comes for longer than the idle limit.
         """
         self._silent_since = self._loop.time()
-        if self._timer is None:
+        if self._timer is None and not self._content.is_eof():  # there is something to wait for
             self._arm(self._silent_since)
         try:
             data = await self._content.readany()

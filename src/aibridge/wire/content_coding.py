@@ -92,6 +92,8 @@ def decoder_for(content_encoding: str) -> ContentDecoder | None:
 
     Raises `CodingError` for a coding that is not known (known are gzip, deflate, br and zstd), and for more than two.
     """
+    if not content_encoding:
+        return None
     names = [name for part in content_encoding.lower().split(",") if (name := part.strip()) not in ("", "identity")]
     if len(names) > 2:
         raise CodingError(f"the Content-Encoding {content_encoding!r} names too many codings; two at most are read")

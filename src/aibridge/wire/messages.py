@@ -40,8 +40,8 @@ class Messages:
             members.model,
             members.stream is True,
             prompt=last_text(said.content, "text") if said and said.role == "user" else None,
-            correlating_tool_call_id=_answered_call(said.content) if said else None,
-            hints=SessionHints(user_id=_user_id(members.metadata)),
+            correlating_tool_call_id=_answered_call(bytes(said.content)) if said else None,
+            hints=SessionHints(user_id=_user_id(bytes(members.metadata))),
         )
 
     def stream_reader(self, request: Request) -> Reader:
@@ -132,17 +132,21 @@ _delta = msgspec.json.Decoder(_Delta)
 _event = msgspec.json.Decoder(Event)
 
 
-def _user_id(metadata: msgspec.Raw) -> str | None:
+def _user_id(metadata: bytes) -> str | None:
+    if not metadata:
+        return None
     try:
-        return json_bytes.decode(_metadata, bytes(metadata)).user_id
+        return json_bytes.decode(_metadata, metadata).user_id
     except msgspec.DecodeError:
         return None
 
 
 def _answered_call(content: bytes) -> str | None:
+    if not content.startswith(b"["):  # a string, which answers nothing
+        return None
     try:
         blocks = json_bytes.decode(_results, content)
-    except msgspec.DecodeError:  # a string, which answers nothing
+    except msgspec.DecodeError:
         return None
     return next((block.tool_use_id for block in reversed(blocks) if block.type == "tool_result"), None)
 

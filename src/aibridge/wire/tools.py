@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 
@@ -15,6 +16,22 @@ class OfferedTool:
     description: str
     input_schema: bytes
     """The whole JSON Schema of its arguments: an object, as JSON text."""
+
+
+class OfferedTools(tuple[OfferedTool, ...]):
+    """Tools that are offered together: the same with many requests, so what follows from them is kept."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Under which they are offered."""
+        return frozenset(tool.name for tool in self)
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +24,7 @@ from aibridge.wire.merged.merge import (
     data_of,
 )
 from aibridge.wire.merged.results import text_of
-from aibridge.wire.tools import OfferedTool
+from aibridge.wire.tools import OfferedTool, OfferedTools
 
 
 class _Function(msgspec.Struct):
@@ -62,12 +63,12 @@ class _Delta(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Delta] = []
-    usage: dict[str, Any] | None = None
 
 
 _members = msgspec.json.Decoder(_Members)
 _document = msgspec.json.Decoder(_Document)
 _message = msgspec.json.Decoder(_Message)
+_tools = msgspec.json.Decoder(list[_Tool] | None)
 _call = msgspec.json.Decoder(_Tool)
 _chunk = msgspec.json.Decoder(_Chunk)
 
@@ -114,7 +115,7 @@ def may_offer(body: bytes) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _fragment(tools: tuple[OfferedTool, ...]) -> bytes:
+def _fragment(tools: OfferedTools) -> bytes:
     """The tools as elements of a request's `tools`."""
     return b",".join(
         b'{"type":"function","function":{"name":%b,"description":%b,"parameters":%b}}'
@@ -192,17 +193,14 @@ class MergedCompletion(Merge):
                 keys[-1] = _ids(message) or ([trail.place] if text else [])
         return keys
 
-    def _names_taken(self, body: bytes) -> frozenset[str]:
-        tools = json_bytes.decode(_members, body).tools or ()
+    def _names_taken(self) -> frozenset[str]:
+        tools = json_bytes.decode(_tools, self._member("tools") or b"null") or ()
         called = [tool.function or tool.custom for tool in tools]
         return frozenset(function.name for function in called if function)
 
-    def _with_tools(self, body: bytes) -> bytes:
+    def _with_tools(self, own: bytes) -> bytes:
         """After the client's own, whose prefix the provider then still finds in its cache."""
-        span = json_bytes.member_spans(body).get("tools")
-        own = body[slice(*span)] if span else b"[]"
-        offered = json_bytes.insert_last(own if own.startswith(b"[") else b"[]", _fragment(tuple(self.tools)))
-        return json_bytes.set_member(body, "tools", offered)
+        return json_bytes.insert_last(own, _fragment(self.tools))
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         return [
@@ -262,7 +260,7 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         super().__init__()
         self._merge = merge
         self._numbers: dict[int, int | None] = {}  # a call's index to the client, by that of the provider
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] = []  # read again where they become part of a conversation
         self._call_deltas: dict[int, list[Mapping[str, Any]]] = {}
         self._usage: dict[str, Any] | None = None
         self._end: list[bytes] = []
@@ -279,20 +277,21 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         super()._read(event)
         if event.error:
             return
-        data = data_of(self._event)
-        chunk = json_bytes.decode(_chunk, data)
-        self._usage = chunk.usage or self._usage
+        self._usage = event.usage or self._usage
         if not event.choices:
             if event.usage:
                 self._usage_chunk, self._passed = self._event, b""
             return
-        choice, delta = event.choices[0], chunk.choices[0].delta or {}
-        merge = self._merge
+        choice, merge = event.choices[0], self._merge
         merge.id = merge.id or event.id
-        self._deltas.append({name: value for name, value in delta.items() if name != "tool_calls"})
+        self._chunks.append(self._event)
+        calls = choice.delta.tool_calls if choice.delta else None
+        if event.object and not (calls or choice.finish_reason or self._end or merge.turns):
+            return  # text of the first turn, which passes as it came
+        data = data_of(self._event)
         edited = self._fit(data, event)
-        if choice.delta and choice.delta.tool_calls:
-            edited = self._edit_calls(edited, choice.delta.tool_calls, delta["tool_calls"])
+        if calls:
+            edited = self._edit_calls(edited, calls, _delta_of(data)["tool_calls"])
         if choice.finish_reason:
             if _says_something(edited):  # which must not wait for the end
                 self._passed = sse.write(_edit_choice(edited, _unfinished))
@@ -360,9 +359,11 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         """All chunks of the turn are there; what of its end the client gets now."""
         merge = self._merge
         self._took = True
-        said = self._said()
-        merge.texts.append(said["content"] or "")
-        merge.took(self.turn.tool_calls, [json_bytes.encode(said)], self._usage)
+        goes_back = merge.turns > 0 or None in self._numbers.values()
+        said = self._said() if goes_back else None  # else the message is at its end, and the client has all of it
+        if said:
+            merge.texts.append(said["content"] or "")
+        merge.took(self.turn.tool_calls, [json_bytes.encode(said)] if said else [], self._usage)
         end = b"".join(self._end)
         if merge.goes_on:
             end = b"".join(sse.write(_edit_choice(data_of(chunk), _stopped)) for chunk in self._end)
@@ -375,7 +376,12 @@ class _StreamReader(MergedStream[Completion], ChatStream):
 
     def _said(self) -> dict[str, Any]:
         """The turn's message: it goes back to the provider whole, with what only that provider knows of."""
-        said = {"role": "assistant", "content": None} | _joined(self._deltas)
+        deltas: list[Mapping[str, Any]] = []
+        for chunk in self._chunks:
+            with suppress(msgspec.DecodeError, RecursionError):
+                told = _delta_of(data_of(chunk))
+                deltas.append({name: value for name, value in told.items() if name != "tool_calls"})
+        said = {"role": "assistant", "content": None} | _joined(deltas)
         said["content"] = said["content"] or None
         if self._call_deltas:
             calls = [{"type": "function"} | _joined(deltas) for deltas in self._call_deltas.values()]
@@ -388,6 +394,10 @@ class _StreamReader(MergedStream[Completion], ChatStream):
             return chunk
         data = json_bytes.set_member(data_of(chunk), "usage", json_bytes.encode(merge.usage()))
         return sse.write(json_bytes.set_member(data, "id", json_bytes.encode(merge.id)))
+
+
+def _delta_of(data: bytes) -> dict[str, Any]:
+    return json_bytes.decode(_chunk, data).choices[0].delta or {}
 
 
 def _text_of(message: _SaidBefore) -> str:

@@ -15,7 +15,7 @@ from aibridge.wire.dialect import Reader, Request, ToolCall
 from aibridge.wire.document import DocumentReader
 from aibridge.wire.sse import EventTooLarge
 from aibridge.wire.stream import StreamReader
-from aibridge.wire.tools import OfferedTool, ToolResult
+from aibridge.wire.tools import OfferedTool, OfferedTools, ToolResult
 
 E = TypeVar("E")
 
@@ -91,11 +91,12 @@ class Merge(ABC):
     """The member of a request that holds the conversation."""
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
-        taken = self._names_taken(request.body)
-        self.tools = [tool for tool in tools if tool.name not in taken]
-        self.names = frozenset(tool.name for tool in self.tools)
         self.request = request
         self._given = request.body
+        offered = tools if isinstance(tools, OfferedTools) else OfferedTools(tools)
+        if taken := offered.names & self._names_taken():
+            offered = OfferedTools(tool for tool in offered if tool.name not in taken)
+        self.tools, self.names = offered, offered.names
         self.waiting: list[ToolCall] = []
         self.goes_on = False
         self.turns = 0
@@ -110,12 +111,13 @@ class Merge(ABC):
     @property
     def body(self) -> bytes:
         """The request of the next turn: the client's own, with the tools and with what was said since."""
-        body = self._given
-        if self._said:
-            body = self._with_history(body, b",".join(self._said))
+        members: dict[str, bytes] = {}
         if self._offering and self.tools:
-            body = self._with_tools(body)
-        return body
+            own = self._member("tools")
+            members["tools"] = self._with_tools(own if own.startswith(b"[") else b"[]")
+        if self._said:
+            members[self.history] = self._with_history(self._member(self.history), b",".join(self._said))
+        return self._with(members)
 
     def stop_offering(self) -> None:
         """The next turn is the last: no tool is offered any more."""
@@ -191,36 +193,58 @@ class Merge(ABC):
         """What is to be remembered of this message, once it is at its end; None where nothing was hidden."""
 
     @abstractmethod
-    def _names_taken(self, body: bytes) -> frozenset[str]:
+    def _names_taken(self) -> frozenset[str]:
         """Names of the client's own tools."""
 
     @abstractmethod
-    def _with_tools(self, body: bytes) -> bytes:
-        """The request with the tools offered."""
+    def _with_tools(self, own: bytes) -> bytes:
+        """The client's own tools, a JSON array, and those that are offered."""
 
     @abstractmethod
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         """The results as elements of the conversation."""
 
-    def _with_history(self, body: bytes, elements: bytes) -> bytes:
-        begin, end = json_bytes.member_spans(body)[self.history]
-        return body[:begin] + json_bytes.insert_last(body[begin:end], elements) + body[end:]
+    def _with_history(self, given: bytes, elements: bytes) -> bytes:
+        """The history as it was given, and elements (comma-separated JSON) after its own."""
+        return json_bytes.insert_last(given, elements)
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        """Where the members of the client's request are."""
+        return json_bytes.member_spans(self._given)
+
+    def _member(self, name: str) -> bytes:
+        """A member of the client's request; empty where it is missing."""
+        return self._given[slice(*self._spans.get(name, (0, 0)))]
+
+    def _with(self, members: Mapping[str, bytes]) -> bytes:
+        """The client's request with some members set, and no other byte changed."""
+        given = memoryview(self._given)
+        at = self._given.index(b"{") + 1
+        missing = members.keys() - self._spans.keys()
+        new = [json_bytes.encode(name) + b":" + members[name] + b"," for name in members if name in missing]
+        edited: list[bytes | memoryview] = [given[:at], *new]
+        for name in sorted(members.keys() - missing, key=lambda name: self._spans[name]):
+            begin, end = self._spans[name]
+            edited += [given[at:begin], members[name]]
+            at = end
+        return b"".join([*edited, given[at:]])
 
     def _elements(self) -> list[bytes]:
         """The history of the client's request, element by element."""
-        array = self._given[slice(*json_bytes.member_spans(self._given)[self.history])]
+        array = self._member(self.history)
         return [array[slice(*span)] for span in json_bytes.element_spans(array)]
 
     def _replace(self, elements: Mapping[int, bytes]) -> None:
         """Put others (comma-separated JSON) in place of some elements of the history; no other byte changes."""
-        begin, end = json_bytes.member_spans(self._given)[self.history]
-        array = self._given[begin:end]
+        array = self._member(self.history)
         edited, at = [], 0
         for place, (start, stop) in enumerate(json_bytes.element_spans(array)):
             if place in elements:
                 edited += [array[at:start], elements[place]]
                 at = stop
-        self._given = self._given[:begin] + b"".join(edited) + array[at:] + self._given[end:]
+        self._given = self._with({self.history: b"".join([*edited, array[at:]])})
+        del self._spans
 
 
 class MergedStream(StreamReader[E]):

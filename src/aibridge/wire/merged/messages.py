@@ -24,7 +24,7 @@ from aibridge.wire.merged.merge import (
 )
 from aibridge.wire.merged.results import note_of
 from aibridge.wire.messages import Event, MessageDocument, Messages, MessageStream
-from aibridge.wire.tools import ImagePart, OfferedTool, ToolResult
+from aibridge.wire.tools import ImagePart, OfferedTool, OfferedTools, ToolResult
 
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -86,6 +86,7 @@ class _HiddenTurn(msgspec.Struct):
 
 
 _block = msgspec.json.Decoder(Kind)
+_tools = msgspec.json.Decoder(list[_Tool] | None)
 _kinds = msgspec.json.Decoder(list[Kind])
 _text = msgspec.json.Decoder(str)
 _usage = msgspec.json.Decoder(_Usage)
@@ -106,7 +107,7 @@ def may_offer(body: bytes) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _fragment(tools: tuple[OfferedTool, ...]) -> bytes:
+def _fragment(tools: OfferedTools) -> bytes:
     """The tools as elements of a request's `tools`."""
     return b",".join(
         b'{"name":%b,"description":%b,"input_schema":%b}'
@@ -211,16 +212,13 @@ class MergedMessage(Merge):
                 keys[-1] = calls or ([trail.place] if texts else [])
         return keys
 
-    def _names_taken(self, body: bytes) -> frozenset[str]:
-        tools = json_bytes.decode(_members, body).tools or ()
+    def _names_taken(self) -> frozenset[str]:
+        tools = json_bytes.decode(_tools, self._member("tools") or b"null") or ()
         return frozenset(tool.name for tool in tools)
 
-    def _with_tools(self, body: bytes) -> bytes:
+    def _with_tools(self, own: bytes) -> bytes:
         """Before the client's own, whose cache breakpoints then still cover the same tools in the same order."""
-        span = json_bytes.member_spans(body).get("tools")
-        own = body[slice(*span)] if span else b"[]"
-        offered = json_bytes.insert_first(own if own.startswith(b"[") else b"[]", _fragment(tuple(self.tools)))
-        return json_bytes.set_member(body, "tools", offered)
+        return json_bytes.insert_first(own, _fragment(self.tools))
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         blocks = [result_block(call.id, result) for call, result in answered]

@@ -24,7 +24,7 @@ from aibridge.wire.merged.merge import (
 )
 from aibridge.wire.merged.results import note_of, text_of
 from aibridge.wire.responses import Event, ResponseDocument, ResponseStream
-from aibridge.wire.tools import ImagePart, OfferedTool, ToolResult
+from aibridge.wire.tools import ImagePart, OfferedTool, OfferedTools, ToolResult
 
 
 class _Tool(msgspec.Struct):
@@ -95,7 +95,7 @@ def may_offer(body: bytes) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _fragment(tools: tuple[OfferedTool, ...]) -> bytes:
+def _fragment(tools: OfferedTools) -> bytes:
     """The tools as elements of a request's `tools`. `strict` would forbid most schemas."""
     return b",".join(
         b'{"type":"function","name":%b,"description":%b,"parameters":%b,"strict":false}'
@@ -110,8 +110,8 @@ class MergedResponse(Merge):
     history = "input"
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
+        members = self._members = json_bytes.decode(_members, request.body)
         super().__init__(request, tools)
-        members = json_bytes.decode(_members, request.body)
         self._has_conversation = members.conversation is not None
         self._stores = members.store is not False
         self.id: str | None = None
@@ -169,27 +169,22 @@ class MergedResponse(Merge):
             response = json_bytes.set_member(response, "usage", json_bytes.encode(self.usage() or None))
         return response
 
-    def _names_taken(self, body: bytes) -> frozenset[str]:
-        members = json_bytes.decode(_members, body)
+    def _names_taken(self) -> frozenset[str]:
+        members = self._members
         items = members.input if isinstance(members.input, list) else []
         inner = [tool for item in items for tool in item.tools or ()]
         return frozenset(tool.name for tool in [*(members.tools or ()), *inner] if tool.name)
 
-    def _with_tools(self, body: bytes) -> bytes:
+    def _with_tools(self, own: bytes) -> bytes:
         """After the client's own, whose prefix the provider then still finds in its cache."""
-        span = json_bytes.member_spans(body).get("tools")
-        own = body[slice(*span)] if span else b"[]"
-        offered = json_bytes.insert_last(own if own.startswith(b"[") else b"[]", _fragment(tuple(self.tools)))
-        return json_bytes.set_member(body, "tools", offered)
+        return json_bytes.insert_last(own, _fragment(self.tools))
 
-    def _with_history(self, body: bytes, elements: bytes) -> bytes:
-        span = json_bytes.member_spans(body).get("input")
-        given = body[slice(*span)] if span else b"[]"  # there may be a `prompt` of the provider's instead
-        if self._has_conversation:  # the provider keeps what was asked and said
+    def _with_history(self, given: bytes, elements: bytes) -> bytes:
+        if self._has_conversation or not given:  # the provider keeps it, or there is a `prompt` of its own instead
             given = b"[]"
         elif not given.startswith(b"["):
             given = b'[{"role":"user","content":%b}]' % given
-        return json_bytes.set_member(body, "input", json_bytes.insert_last(given, elements))
+        return json_bytes.insert_last(given, elements)
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         results = [result_item(call.id, result) for call, result in answered]
