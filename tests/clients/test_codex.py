@@ -119,7 +119,7 @@ def test_a_sub_agent(codex: Codex, gateway: Gateway) -> None:
 
     rows = gateway.interceptions(4)
     assert {row["client_session_id"] for row in rows} == {answer.session}
-    assert [row["status"] for row in rows] == ["completed"] * 4
+    assert {row["status"] for row in rows} == {"completed"}  # the parent may have to wait more than once
     (child,) = [row for row in rows if "x-openai-subagent" in str(row["metadata"]).lower()]
     assert child["thread_parent_id"] == rows[0]["id"]  # the child goes on from the call that spawned it
     assert prompt in gateway.prompts()

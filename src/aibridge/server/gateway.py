@@ -104,9 +104,7 @@ class Gateway:
 
     async def _ready(self, scope: Scope, send: Send) -> None:
         """Whether exchanges can be carried: they can be recorded, and there is somebody to carry them to."""
-        problems = []
-        if not self._ledger.can_record:
-            problems.append(self._ledger.problem or "records can not be kept")
+        problems = self._vitals.problems()
         if not self._bridge.providers:
             problems.append("no provider is configured")
         if problems:

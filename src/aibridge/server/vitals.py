@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from aibridge.observe.metrics import Metrics
@@ -15,12 +16,17 @@ EVERY = 2.0
 """Seconds between two looks, so that a scrape of one worker tells of the others as well."""
 
 
+PATIENCE = 5.0
+"""Seconds in which an MCP server may say whether it is there before the gateway calls itself ready without it."""
+
+
 class Vitals:
     """Looks after the journal and the MCP servers of one process."""
 
     def __init__(self, ledger: Ledger, tool_servers: ToolServers | None, metrics: Metrics) -> None:
         self._ledger, self._tool_servers, self._metrics = ledger, tool_servers, metrics
         self._unrecorded = 0
+        self._began = monotonic()
 
     async def run(self) -> None:
         """Look after them until cancelled."""
@@ -35,6 +41,15 @@ class Vitals:
         self._unrecorded = self._ledger.unrecorded
         for state in self._tool_servers.states if self._tool_servers else ():
             self._metrics.mcp_connected.labels(state.name).set(state.connected)
+
+    def problems(self) -> list[str]:
+        """What keeps exchanges from being carried, or from being carried as they should."""
+        found = [] if self._ledger.can_record else [self._ledger.problem or "records can not be kept"]
+        states = self._tool_servers.states if self._tool_servers else ()
+        unknown = [state.name for state in states if not (state.connected or state.error)]
+        if unknown and monotonic() - self._began < PATIENCE:
+            found.append(f"MCP servers are being connected: {', '.join(unknown)}")
+        return found
 
     def warnings(self) -> list[str]:
         """What is wrong though exchanges can be carried."""

@@ -13,14 +13,13 @@ _MOST = (1 << 63) - 1  # what a database's integer holds
 
 def count(value: Any) -> int:
     """A count of tokens; 0 for what is none. A negative one stays negative, for the caller to see."""
-    if type(value) is not int:
-        if isinstance(value, str) and _DIGITS.fullmatch(value):
-            value = int(value[:20])
-        elif isinstance(value, float) and value == value and abs(value) < _MOST:
-            value = int(value)
-        else:
-            return 0
-    return max(-_MOST, min(value, _MOST))
+    if isinstance(value, bool):
+        return 0
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value[:20])
+    elif isinstance(value, float) and value == value and abs(value) < _MOST:
+        value = int(value)
+    return max(-_MOST, min(value, _MOST)) if isinstance(value, int) else 0
 
 
 def others(usage: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
