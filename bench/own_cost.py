@@ -1,4 +1,4 @@
-"""What the gateway's own code costs for a request: no socket, no HTTP server and no HTTP client, all else as in production.
+"""What the gateway's own code costs for a request: without sockets, HTTP server and HTTP client, else as in production.
 
 Run it with `python -m bench.own_cost`. It is quick, and steadier than `scripts/bench`, since it sees less of the
 machine: the one to ask while working on the code. The figures are the lowest of several rounds.
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
 
 import aiohttp
 import uvloop
@@ -99,9 +100,14 @@ def client(size: int) -> Callable[[RequestBridge], Awaitable[None]]:
     return ask
 
 
+async def all_stored(ledger: Ledger) -> None:
+    """Wait for the records of all requests to be in the database."""
+    while ledger.lag:  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0.05)
+
+
 async def measure(folder: Path, size: int, profiler: cProfile.Profile | None) -> None:
     """Print what a request costs."""
-    Upstream._attempt = answer_at_once  # type: ignore[method-assign]
     store = store_for(f"sqlite:///{folder}/aibridge.db")
     ledger = Ledger(folder / "journal", store)
     await ledger.start()
@@ -114,14 +120,12 @@ async def measure(folder: Path, size: int, profiler: cProfile.Profile | None) ->
     gc.freeze()
     answering, storing = [], []
     for _ in range(ROUNDS):
-        while ledger.lag:
-            await asyncio.sleep(0.05)
+        await all_stored(ledger)
         before, whole = time.thread_time(), time.process_time()
         for _ in range(REQUESTS):
             await ask(bridge)
         answering.append(time.thread_time() - before)
-        while ledger.lag:
-            await asyncio.sleep(0.05)
+        await all_stored(ledger)
         storing.append(time.process_time() - whole - answering[-1])
     print(
         f"µs for a request with {size:,} bytes: answering {min(answering) / REQUESTS * 1e6:.0f}, "
@@ -145,7 +149,10 @@ def main() -> None:
     log.configure("json", "info")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     profiler = cProfile.Profile() if arguments.profile else None
-    with tempfile.TemporaryDirectory(prefix="own-cost-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="own-cost-") as folder,
+        patch.object(Upstream, "_attempt", answer_at_once),
+    ):
         uvloop.run(measure(Path(folder), arguments.size, profiler))
     if profiler:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(40)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 READY_LIMIT = 20.0
 """Seconds that a server may take to its first answer."""
 
+PUT_OFF = 0.5
+"""Seconds of rest after which a server has nothing left to do; the gateway gathers records for 0.2 s."""
+
 STOP_LIMIT = 5.0
 """Seconds that a server may take to stop before it is killed."""
 
@@ -87,7 +90,7 @@ class Process:
         """`cpu_seconds` once work that was put off, such as writing records, has been done."""
         before = self.cpu_seconds()
         for _ in range(50):
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(PUT_OFF)
             now = self.cpu_seconds()
             if now - before < 0.001:
                 break
