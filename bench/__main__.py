@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="Under a minute, with less certain figures.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows here too.")
 @click.option("--self-check", is_flag=True, help="Put a second bare pass-through in the gateway's place: all is 1.00.")
-@click.option("--only", type=click.Choice(["tools"]), help="Measure this part alone: what injected tools cost.")
+@click.option("--only", type=click.Choice(["exchanges", "tools"]), help="Measure one part alone.")
 @click.option("--profile", "scenario", type=click.Choice(list(SCENARIOS)), help="Show where the gateway spends time.")
 def main(quick: bool, json_path: Path | None, self_check: bool, only: str | None, scenario: str | None) -> None:
     """Measure what the gateway costs, beside a bare pass-through of the same stack and nginx.
@@ -45,15 +45,16 @@ def main(quick: bool, json_path: Path | None, self_check: bool, only: str | None
             uvloop.run(profile(scenario, Path(folder), Console()))
             return
         effort = QUICK if quick else FULL
-        rows = [] if only else uvloop.run(_run(Path(folder), effort, console, self_check=self_check))
-        serves = bool(only) or any("gateway" in row.figures for row in rows)
-        with_tools = [] if self_check or not serves else uvloop.run(tools(Path(folder), effort, console.print))
-    out = Console(width=None if sys.stdout.isatty() else 140)
-    if rows:
-        show(rows, out, "What the gateway costs", ("bare", "gateway", "nginx"))
-    if with_tools:
-        show(with_tools, out, "What injected tools cost", COLUMNS)
-    rows += with_tools
+        out = Console(width=None if sys.stdout.isatty() else 140)
+        rows = []
+        if only != "tools":
+            rows = uvloop.run(_run(Path(folder), effort, console, self_check=self_check))
+            show(rows, out, "What the gateway costs", ("bare", "gateway", "nginx"))
+        serves = only == "tools" or any("gateway" in row.figures for row in rows)
+        if only != "exchanges" and serves and not self_check:
+            with_tools = uvloop.run(tools(Path(folder), effort, console.print))
+            show(with_tools, out, "What injected tools cost", COLUMNS)
+            rows += with_tools
     if json_path:
         write_json(rows, json_path)
     if not serves:

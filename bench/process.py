@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 READY_LIMIT = 20.0
 """Seconds that a server may take to its first answer."""
 
-PUT_OFF = 0.5
+PUT_OFF = 0.3
 """Seconds of rest after which a server has nothing left to do; the gateway gathers records for 0.2 s."""
 
 STOP_LIMIT = 5.0
@@ -92,7 +92,7 @@ class Process:
         for _ in range(50):
             await asyncio.sleep(PUT_OFF)
             now = self.cpu_seconds()
-            if now - before < 0.001:
+            if now - before < 0.01 * PUT_OFF:
                 break
             before = now
         return now
