@@ -55,14 +55,27 @@ def test_only_usage_that_stands_alone_is_withheld(stream: bytes) -> None:
 
     splitter = sse.EventSplitter()
     left = heard.client
-    for event in [*splitter.feed(stream), splitter.rest()]:
+    for event in splitter.feed(stream):
         if left.startswith(event):
             left = left.removeprefix(event)
         else:
-            withheld = json.loads(sse.data_of(event))
-            assert withheld["choices"] == []
-            assert withheld["usage"]
-    assert left == b""
+            assert _is_usage_alone(sse.data_of(event))
+    rest = splitter.rest()
+    assert left == rest or (left == b"" and (_is_cut(sse.data_of(rest)) or _is_usage_alone(sse.data_of(rest))))
+
+
+def _is_usage_alone(data: bytes) -> bool:
+    told = json.loads(data)
+    return told["choices"] == [] and bool(told["usage"])
+
+
+def _is_cut(data: bytes) -> bool:
+    """The data is the beginning of an event whose end never came."""
+    try:
+        json.loads(data)
+    except ValueError:
+        return True
+    return False
 
 
 def _noise(sample: bytes) -> st.SearchStrategy[bytes]:
