@@ -106,6 +106,7 @@ async def test_a_silent_provider_is_given_up(dialect: Dialect, provider: Provide
     assert "idle limit of 0.2 s" in dialect.error_event_in(answer.body)
     ended = recorder.one(InterceptionEnded)
     assert (ended.status, ended.error_type) == ("failed", "upstream_silent")
+    assert ended.error_message == dialect.error_event_in(answer.body)
 
 
 @pytest.mark.parametrize("said", ["nothing", "a head"])

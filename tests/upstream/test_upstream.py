@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from aibridge.errors import Fault, Kind
 from aibridge.upstream.upstream import Answer, TimeLimits, Upstream, UpstreamRequest
-from support.provider import CLOSE, Provider, document, events, head, raw
+from support.provider import CLOSE, Provider, chunked, document, events, head, raw
 from support.waiting import until
 
 
@@ -79,6 +80,62 @@ async def test_silence_is_a_fault_that_names_its_limit(upstream: Upstream, provi
         await answer.read()
     answer.close()
     assert before.value.kind is within.value.kind is Kind.UPSTREAM_SILENT
+
+
+async def test_a_connection_has_a_limit_and_so_has_its_handshake(provider: Provider) -> None:
+    """The provider is there, but does not begin to speak TLS."""
+    upstream = Upstream(TimeLimits(connect=0.2))
+    provider.says(raw(asyncio.Event()))
+    with pytest.raises(Fault, match=r"could not be reached within the connect limit of 0\.2 s") as raised:
+        await upstream.send(request_to(provider.url.replace("http:", "https:")))
+    await upstream.aclose()
+    assert raised.value.kind is Kind.UPSTREAM_FAULT
+
+
+DOCUMENT, STREAM = "application/json", "text/event-stream"
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "named"),
+    [
+        (DOCUMENT, TimeLimits(whole=0.3), "whole limit of 0.3 s"),
+        (DOCUMENT, TimeLimits(whole=0), None),
+        (STREAM, TimeLimits(whole=0.3), None),
+        (STREAM, TimeLimits(whole_stream=0.3, keep_alive=0), "whole limit of 0.3 s"),
+        (STREAM, TimeLimits(whole_stream=0.3, keep_alive=0.05), "whole limit of 0.3 s"),
+    ],
+)
+async def test_a_whole_answer_has_a_limit(kind: str, limits: TimeLimits, named: str | None, provider: Provider) -> None:
+    """However busy the provider is with it: a piece comes every 50 ms, the last one after half a second."""
+    turns = [asyncio.Event() for _ in range(10)]
+    loop = asyncio.get_running_loop()
+    provider.says(chunked([b"one", *(it for turn in turns for it in (turn, b"more"))], [("Content-Type", kind)]))
+    upstream = Upstream(limits)
+    answer = await upstream.send(request_to(provider.url))
+    answer.on_silence(_nothing)
+    for number, turn in enumerate(turns, 1):
+        loop.call_later(number * 0.05, turn.set)
+    if named:
+        with pytest.raises(Fault, match=named) as raised:
+            await whole(answer)
+        assert raised.value.kind is Kind.UPSTREAM_SILENT
+    else:
+        assert await whole(answer) == b"one" + 10 * b"more"
+    await upstream.aclose()
+
+
+async def _nothing() -> None: ...
+
+
+@pytest.mark.parametrize(("streams", "named"), [(False, "whole limit of 0.2 s"), (True, "first-byte limit of 0.4 s")])
+async def test_the_whole_limit_may_be_less_than_that_of_the_first_byte(
+    streams: bool, named: str, provider: Provider
+) -> None:
+    upstream = Upstream(TimeLimits(first_byte=0.4, whole=0.2))
+    provider.says(raw(asyncio.Event()))
+    with pytest.raises(Fault, match=f"tidal sent no byte within the {named}"):
+        await upstream.send(replace(request_to(provider.url), streams=streams))
+    await upstream.aclose()
 
 
 async def test_silence_is_told_as_often_as_it_is_asked_for(upstream: Upstream, provider: Provider) -> None:

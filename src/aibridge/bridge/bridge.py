@@ -259,6 +259,7 @@ class RequestBridge:
             exchange_id=exchange_id,
             endpoint=route.path,
             model=request.model,
+            streams=request.streaming,
         )
         tools = self._tools_for(dialect, request, actor, facts)
         if tools and "content-encoding" in headers:  # what is edited goes upstream unpacked

@@ -118,7 +118,7 @@ class Carrier:
 
     async def _relay(self, answer: Answer) -> Turn:
         """Let the client have the answer as it comes, and read it on the way."""
-        streams = answer.status < 400 and _is_event_stream(answer)
+        streams = answer.status < 400 and answer.streams
         if self._status is not None and not streams:
             raise await self._late_error(answer)
         self._streams, self._answer = streams, answer
@@ -261,7 +261,3 @@ class Carrier:
     async def _quietly(self, message: Message) -> None:
         with suppress(OSError):
             await self._send(message)
-
-
-def _is_event_stream(answer: Answer) -> bool:
-    return answer.header("Content-Type").lower().startswith("text/event-stream")

@@ -59,6 +59,8 @@ class Gateway:
                 connect=upstream.connect_timeout,
                 first_byte=upstream.first_byte_timeout,
                 idle=upstream.idle_timeout,
+                whole=upstream.whole_timeout,
+                whole_stream=upstream.whole_stream_timeout,
                 keep_alive=upstream.keepalive_interval,
             ),
             breaker=BreakerPolicy(breaker.failures, breaker.reset, breaker.open, breaker.probes)

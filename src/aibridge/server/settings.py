@@ -93,6 +93,10 @@ class Upstream(Section, frozen=True, kw_only=True):
     first_byte_timeout: Annotated[float, duration(zero=False)] = 600.0
     idle_timeout: Annotated[float, duration(zero=False)] = 300.0
     """Between two chunks of an answer."""
+    whole_timeout: Annotated[float, duration(zero=True)] = 1200.0
+    """From sending a request to the end of an answer that is no event stream; 0 for any length."""
+    whole_stream_timeout: Annotated[float, duration(zero=True)] = 0.0
+    """The same of one that is."""
     keepalive_interval: Annotated[float, duration(zero=True)] = 15.0
     """How long an upstream may be silent before the client of a stream gets a keep-alive; 0 sends none."""
 

@@ -30,6 +30,8 @@ class UpstreamRequest:
     """The model that is asked for; None on a passthrough route, which no circuit breaker guards."""
     turn: int = 1
     """Which request of its interception this is."""
+    streams: bool = False
+    """The client has asked for an event stream, as far as that is known."""
 
 
 class Follower(Protocol):

@@ -6,6 +6,7 @@ The HTTP client is aiohttp, kept behind `Upstream` and `Answer`, so that it can 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ class TimeLimits:
     first_byte: float = 600.0
     idle: float = 300.0
     """Between two pieces of an answer."""
+    whole: float = 1200.0
+    """From sending a request to the end of its answer, where that is no event stream; 0 for any length."""
+    whole_stream: float = 0.0
+    """The same where it is one."""
     keep_alive: float = 15.0
     """Of silence, until the client of a stream is sent a sign of life; 0 for never."""
 
@@ -44,13 +49,17 @@ Retried = Callable[[str], None]
 class Answer:
     """An answer whose head is there, and whose body is read piece by piece."""
 
-    def __init__(self, response: aiohttp.ClientResponse, provider: str, limits: TimeLimits) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, provider: str, limits: TimeLimits, sent: float) -> None:
         self.status = response.status
         self.headers: RawHeaders = response.raw_headers
         self._response = response
         self._content = response.content
         self._provider = provider
         self._limits = limits
+        self.streams = self.header("Content-Type").lower().startswith("text/event-stream")
+        """It is an event stream."""
+        self._whole = (limits.whole_stream if self.streams else limits.whole) or math.inf
+        self._deadline = sent + self._whole
         self._loop = asyncio.get_running_loop()
         self._silent_since: float | None = None
         self._on_silence: Callable[[], Awaitable[None]] | None = None
@@ -84,7 +93,8 @@ class Answer:
     async def read(self) -> bytes:
         """The next piece of the body as it came over the wire; empty at its end.
 
-        Raises `Fault` where the body breaks off, or nothing comes for longer than the idle limit.
+        Raises `Fault` where the body breaks off, nothing comes for longer than the idle limit, or the whole answer
+        takes longer than its limit.
         """
         self._silent_since = self._loop.time()
         if self._timer is None and not self._content.is_eof():  # there is something to wait for
@@ -92,7 +102,7 @@ class Answer:
         try:
             data = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            fault = fault_of(error, self._provider)
+            fault = fault_of(error, self._provider, self._limits)
             for follower in self._followers:
                 follower.failed(fault)
             raise fault from error
@@ -104,19 +114,24 @@ class Answer:
 
     def _arm(self, now: float) -> None:
         wait = self._limits.keep_alive if self._on_silence else self._limits.idle
-        self._timer = self._loop.call_at(now + min(wait, self._limits.idle), self._check)
+        self._timer = self._loop.call_at(min(now + min(wait, self._limits.idle), self._deadline), self._check)
 
     def _check(self) -> None:
         """One timer looks now and then how long there was silence: a piece of the answer costs no timer of its own."""
         now, since = self._loop.time(), self._silent_since
-        if since is None:
+        if self._content.is_eof():  # whoever is slow now, it is not the provider
+            return
+        if now >= self._deadline:
+            said = f"{self._provider} did not end its answer within the whole limit of {self._whole:g} s"
+            self._content.set_exception(_SilentError(said))
+        elif since is None:
             self._arm(now)
         elif now - since >= self._limits.idle:
             said = f"{self._provider} was silent for longer than the idle limit of {self._limits.idle:g} s"
             self._content.set_exception(_SilentError(said))
         elif self._on_silence and now - since >= self._limits.keep_alive * 0.99:
             self._sign = asyncio.ensure_future(self._on_silence())
-            next_end = min(now + self._limits.keep_alive, since + self._limits.idle)
+            next_end = min(now + self._limits.keep_alive, since + self._limits.idle, self._deadline)
             self._timer = self._loop.call_at(next_end, self._check)
         else:
             self._arm(since)
@@ -191,7 +206,7 @@ class Upstream:
             try:
                 answer = await self._attempt(request)
             except (aiohttp.ClientError, OSError) as error:
-                fault = fault_of(error, request.provider)
+                fault = fault_of(error, request.provider, self.limits)
                 delay = delay_after(attempt, None, {}) if may_retry and fault.kind is Kind.UPSTREAM_FAULT else None
                 if delay is None:
                     raise fault from error
@@ -220,8 +235,11 @@ class Upstream:
         headers, body = CIMultiDict(request.headers), request.body
         if len(body) > _PIECE:
             headers["Content-Length"] = str(len(body))
+        limits = self.limits
+        whole_is_less = not request.streams and 0 < limits.whole < limits.first_byte
+        sent = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self.limits.first_byte):
+            async with asyncio.timeout(limits.whole if whole_is_less else limits.first_byte):
                 response = await session.request(
                     request.method,
                     URL(request.url, encoded=True),
@@ -232,14 +250,16 @@ class Upstream:
         except TimeoutError as error:
             if isinstance(error, aiohttp.ClientError):
                 raise
-            limit = self.limits.first_byte
-            raise _SilentError(f"{request.provider} sent no byte within the first-byte limit of {limit:g} s") from None
-        return Answer(response, request.provider, self.limits)
+            limit = (
+                f"whole limit of {limits.whole:g}" if whole_is_less else f"first-byte limit of {limits.first_byte:g}"
+            )
+            raise _SilentError(f"{request.provider} sent no byte within the {limit} s") from None
+        return Answer(response, request.provider, limits, sent)
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.limits.connect),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self.limits.connect),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -259,12 +279,14 @@ async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + _PIECE]
 
 
-def fault_of(error: Exception, provider: str) -> Fault:
+def fault_of(error: Exception, provider: str, limits: TimeLimits) -> Fault:
     """What an error of the HTTP client means. Its text names no address, for that is the operator's matter."""
     if isinstance(error, _SilentError):
         return Fault(Kind.UPSTREAM_SILENT, str(error))
     if isinstance(error, TimeoutError):
-        return Fault(Kind.UPSTREAM_FAULT, f"{provider} could not be reached within the connect limit")
+        return Fault(
+            Kind.UPSTREAM_FAULT, f"{provider} could not be reached within the connect limit of {limits.connect:g} s"
+        )
     if isinstance(error, aiohttp.ClientSSLError):
         return Fault(
             Kind.UPSTREAM_FAULT, f"no secure connection to {provider}: its TLS certificate or protocol is at fault"
