@@ -208,7 +208,14 @@ class RequestBridge:
         credential = route.provider.credential(by_name(fields))
         headers = for_upstream(fields, credential, actor if route.provider.send_actor_headers else None)
         sending = UpstreamRequest(
-            route.provider.name, method, _url(scope, route), headers, body, exchange_id=exchange_id, endpoint=route.path
+            route.provider.name,
+            method,
+            _url(scope, route),
+            headers,
+            body,
+            exchange_id=exchange_id,
+            endpoint=route.path,
+            interpreter=route.provider.interpreter,
         )
         return Proxied(exchange_id, route.provider.dialect, sending, self._upstream, receive, send)
 
@@ -233,6 +240,8 @@ class RequestBridge:
         if request.body is not plain:  # what was edited goes upstream unpacked
             body = request.body
             fields = [field for field in fields if field[0] != "content-encoding"]
+        if provider.interpreter:
+            await provider.interpreter.ready()
         credential = provider.credential(headers)
         client = identify(headers, request.hints)
         facts = Facts(
@@ -260,6 +269,7 @@ class RequestBridge:
             endpoint=route.path,
             model=request.model,
             streams=request.streaming,
+            interpreter=provider.interpreter,
         )
         tools = self._tools_for(dialect, request, actor, facts)
         if tools and "content-encoding" in headers:  # what is edited goes upstream unpacked

@@ -74,7 +74,11 @@ class Facts:
     async def begin(self, user_agent: str | None) -> None:
         """Tell that the interception begins. Raises `Fault` (NOT_RECORDED) where that can not be kept."""
         request, credential = self._request, self._credential
-        metadata: dict[str, Any] = {**self._actor.metadata, **self._client.metadata}
+        metadata: dict[str, Any] = {
+            **self._actor.metadata,
+            **self._client.metadata,
+            **self._provider.metadata(request.model),
+        }
         if credential.secret:
             metadata["credential_length"] = len(credential.secret)
         now = datetime.now(UTC)

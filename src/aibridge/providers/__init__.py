@@ -3,7 +3,17 @@
 from aibridge.providers.anthropic import AnthropicProvider
 from aibridge.providers.copilot import CopilotProvider
 from aibridge.providers.credential import Credential
+from aibridge.providers.interpreter import Incoming, Interpreter, Outgoing
 from aibridge.providers.openai import OpenAIProvider
 from aibridge.providers.provider import Provider
 
-__all__ = ["AnthropicProvider", "CopilotProvider", "Credential", "OpenAIProvider", "Provider"]
+__all__ = [
+    "AnthropicProvider",
+    "CopilotProvider",
+    "Credential",
+    "Incoming",
+    "Interpreter",
+    "OpenAIProvider",
+    "Outgoing",
+    "Provider",
+]

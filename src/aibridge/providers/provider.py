@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from aibridge.providers.credential import NO_CREDENTIAL, Credential
+from aibridge.providers.interpreter import Interpreter
 from aibridge.wire.dialect import Dialect
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -30,6 +31,8 @@ class Provider(ABC):
     passthrough: ClassVar[tuple[str, ...]] = ()
     probes: ClassVar[frozenset[str]] = frozenset()
     """Paths that the gateway itself answers when a client asks by HEAD whether anybody is there."""
+    interpreter: Interpreter | None = None
+    """What translates for a provider that has a wire format of its own."""
 
     def __init__(
         self,
@@ -73,6 +76,10 @@ class Provider(ABC):
         if self.base_url.endswith("/v1"):
             path = path.removeprefix("/v1")
         return self.base_url + path
+
+    def metadata(self, model: str) -> Mapping[str, Any]:
+        """What is recorded of an interception that asks for this model, as a part of its metadata."""
+        return {}
 
     @abstractmethod
     def credential(self, headers: Mapping[str, str]) -> Credential:

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from aibridge.errors import Fault, Kind
-from aibridge.upstream.exchange import RawHeaders
+from aibridge.providers.interpreter import RawHeaders
 
 _log = logging.getLogger("aibridge.upstream")
 

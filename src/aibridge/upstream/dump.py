@@ -22,7 +22,8 @@ import msgspec
 
 from aibridge.errors import Fault
 from aibridge.providers.credential import masked
-from aibridge.upstream.exchange import RawHeaders, UpstreamRequest
+from aibridge.providers.interpreter import RawHeaders
+from aibridge.upstream.exchange import UpstreamRequest
 from aibridge.wire.content_coding import CodingError, decoded
 
 _log = logging.getLogger("aibridge.upstream")

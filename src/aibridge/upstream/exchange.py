@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aibridge.errors import Fault
-
-Headers = Sequence[tuple[str, str]]
-RawHeaders = Sequence[tuple[bytes, bytes]]
+from aibridge.providers.interpreter import Headers, Interpreter, RawHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,8 @@ class UpstreamRequest:
     """Which request of its interception this is."""
     streams: bool = False
     """The client has asked for an event stream, as far as that is known."""
+    interpreter: Interpreter | None = field(default=None, repr=False)
+    """What makes of this request the one that is really sent, and translates the answer."""
 
 
 class Follower(Protocol):

@@ -9,16 +9,17 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
 from aibridge.errors import Fault, Kind
+from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
 from aibridge.upstream.breaker import Breakers, Call, Key
 from aibridge.upstream.dump import Dump
-from aibridge.upstream.exchange import Follower, RawHeaders, UpstreamRequest
+from aibridge.upstream.exchange import Follower, UpstreamRequest
 from aibridge.upstream.retries import delay_after
 
 __all__ = ["Answer", "Retried", "TimeLimits", "Upstream", "UpstreamRequest"]
@@ -47,11 +48,19 @@ Retried = Callable[[str], None]
 
 
 class Answer:
-    """An answer whose head is there, and whose body is read piece by piece."""
+    """An answer whose head is there, and whose body is read piece by piece; `incoming` translates it."""
 
-    def __init__(self, response: aiohttp.ClientResponse, provider: str, limits: TimeLimits, sent: float) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        provider: str,
+        limits: TimeLimits,
+        sent: float,
+        incoming: Incoming | None = None,
+    ) -> None:
         self.status = response.status
-        self.headers: RawHeaders = response.raw_headers
+        self.headers: RawHeaders = incoming.headers if incoming else response.raw_headers
+        self._incoming = incoming
         self._response = response
         self._content = response.content
         self._provider = provider
@@ -73,44 +82,52 @@ class Answer:
 
     def header(self, name: str) -> str:
         """The value of a header; empty where there is none."""
+        if self._incoming:
+            return _lowered(self.headers).get(name.lower(), "")
         return self._response.headers.get(name, "")
 
     @property
     def at_end(self) -> bool:
         """All of the body was read."""
-        return self._content.at_eof()
+        return self._content.at_eof() and not (self._incoming and self._incoming.fault)
 
     def follow(self, followers: Sequence[Follower]) -> None:
-        """Tell these of the answer, from its head on."""
+        """Tell these of the answer as it comes over the wire, from its head on."""
         self._followers = followers
         for follower in followers:
-            follower.answered(self.status, self._response.reason or "", self.headers)
+            follower.answered(self.status, self._response.reason or "", self._response.raw_headers)
 
     def on_silence(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Call `tell` whenever `keep_alive` seconds have passed without a byte."""
         self._on_silence = tell if self._limits.keep_alive else None
 
     async def read(self) -> bytes:
-        """The next piece of the body as it came over the wire; empty at its end.
+        """The next piece of the body; it may be empty before the end where the answer is translated.
 
         Raises `Fault` where the body breaks off, nothing comes for longer than the idle limit, or the whole answer
         takes longer than its limit.
         """
+        if self._incoming and self._incoming.fault:
+            raise self._failed(self._incoming.fault)
         self._silent_since = self._loop.time()
         if self._timer is None and not self._content.is_eof():  # there is something to wait for
             self._arm(self._silent_since)
         try:
             data = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            fault = fault_of(error, self._provider, self._limits)
-            for follower in self._followers:
-                follower.failed(fault)
-            raise fault from error
+            raise self._failed(fault_of(error, self._provider, self._limits)) from error
         finally:
             self._silent_since = None
         for follower in self._followers:
             follower.received(data)
+        if self._incoming:
+            data = self._incoming.feed(data) + (self._incoming.close() if self.at_end else b"")
         return data
+
+    def _failed(self, fault: Fault) -> Fault:
+        for follower in self._followers:
+            follower.failed(fault)
+        return fault
 
     def _arm(self, now: float) -> None:
         wait = self._limits.keep_alive if self._on_silence else self._limits.idle
@@ -181,6 +198,7 @@ class Upstream:
         or the circuit breaker is open; once that opens, there is one more attempt at the most. What counts is how the
         last attempt went.
         """
+        first = await _as_sent(request, request.interpreter) if request.interpreter else request
         followers: list[Follower] = []
         call = None
         if self._breakers and request.model is not None:
@@ -188,8 +206,8 @@ class Upstream:
             followers.append(call)
         try:
             if self._dump:
-                followers.append(await self._dump.begin(request))
-            answer = await self._attempts(request, call, retried)
+                followers.append(await self._dump.begin(first))
+            answer = await self._attempts(request, first, call, retried)
         except BaseException as error:
             for follower in followers:
                 if isinstance(error, Fault):
@@ -199,12 +217,15 @@ class Upstream:
         answer.follow(followers)
         return answer
 
-    async def _attempts(self, request: UpstreamRequest, call: Call | None, retried: Retried | None) -> Answer:
-        """The answer to the last attempt."""
+    async def _attempts(
+        self, request: UpstreamRequest, first: UpstreamRequest, call: Call | None, retried: Retried | None
+    ) -> Answer:
+        """The answer to the last attempt; `first` is what the first one sends."""
         for attempt in range(request.max_retries + 1):
             may_retry = attempt < request.max_retries and (call is None or call.stands)
             try:
-                answer = await self._attempt(request)
+                again = attempt and request.interpreter
+                answer = await self._attempt(await _as_sent(request, again) if again else first)
             except (aiohttp.ClientError, OSError) as error:
                 fault = fault_of(error, request.provider, self.limits)
                 delay = delay_after(attempt, None, {}) if may_retry and fault.kind is Kind.UPSTREAM_FAULT else None
@@ -254,7 +275,9 @@ class Upstream:
                 f"whole limit of {limits.whole:g}" if whole_is_less else f"first-byte limit of {limits.first_byte:g}"
             )
             raise _SilentError(f"{request.provider} sent no byte within the {limit} s") from None
-        return Answer(response, request.provider, limits, sent)
+        interpreter = request.interpreter
+        incoming = interpreter.incoming(response.status, response.raw_headers) if interpreter else None
+        return Answer(response, request.provider, limits, sent, incoming)
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
@@ -267,6 +290,12 @@ class Upstream:
             max_field_size=64 << 10,
         )
         return self._session
+
+
+async def _as_sent(request: UpstreamRequest, interpreter: Interpreter) -> UpstreamRequest:
+    """The request that goes over the wire."""
+    url, headers, body = await interpreter.outgoing(request.endpoint, request.headers, request.body)
+    return replace(request, url=url, headers=headers, body=body)
 
 
 class _SilentError(aiohttp.ClientError):
