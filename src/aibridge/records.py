@@ -89,6 +89,8 @@ class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, tag="token_usage"):
     cache_write_input_tokens: int = 0
     metadata: dict[str, Any] = {}
     """Every other counter under the provider's own name; `partial: true` where the exchange was cut."""
+    provider_usage: str | None = None
+    """The provider's own usage object as JSON text, just as it was sent; one told in pieces is put together."""
     created_at: datetime
 
 

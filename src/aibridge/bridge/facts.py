@@ -234,6 +234,7 @@ class Facts:
                 cache_read_input_tokens=usage.cache_read,
                 cache_write_input_tokens=usage.cache_write,
                 metadata={**usage.extra, "partial": True} if partial else usage.extra,
+                provider_usage=turn.provider_usage,
                 created_at=now,
             )
         )

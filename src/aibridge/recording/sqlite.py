@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from aibridge.errors import RecordingError
-from aibridge.recording.schema import SCHEMA, VERSION
+from aibridge.recording.schema import SCHEMA, UPGRADE, VERSION
 from aibridge.recording.stores import UnstorableError
 from aibridge.recording.threads import link
 from aibridge.records import (
@@ -115,9 +115,10 @@ class SQLiteStore:
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     """Bring the schema up to date; several processes may do so at once."""
     give_up = time.monotonic() + _OPENING_TIMEOUT
+    version = -1
     while True:
         try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
+            version = _version(db)
             if version > VERSION:
                 raise RecordingError(
                     f"the database {path} was written by a newer aibridge (schema {version}, this one knows {VERSION})"
@@ -125,16 +126,23 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
                 )
             if version < VERSION:
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(SCHEMA)
+                db.executescript(UPGRADE if version else SCHEMA)
             db.execute("PRAGMA synchronous = NORMAL")
             return
         except sqlite3.OperationalError as error:
-            # The switch to WAL answers "locked" at once, whatever the busy timeout.
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
             if db.in_transaction:
                 db.rollback()
+            # The switch to WAL answers "locked" at once, whatever the busy timeout.
+            busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            overtaken = not busy and 0 <= version < _version(db)
+            if not (busy or overtaken) or time.monotonic() > give_up:
+                raise
             time.sleep(0.02)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:

@@ -60,6 +60,8 @@ class Turn:
     response_id: str | None = None
     usage: Usage | None = None
     """None where the provider named none."""
+    provider_usage: str | None = None
+    """The provider's own usage object, as the JSON text that it sent; of what came in pieces, all of them in one."""
     tool_calls: list[ToolCall] = field(default_factory=list)
     thoughts: list[Thought] = field(default_factory=list)
     stop_reason: str | None = None

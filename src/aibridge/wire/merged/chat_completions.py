@@ -277,9 +277,9 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         super()._read(event)
         if event.error:
             return
-        self._usage = event.usage or self._usage
+        self._usage = self._told or self._usage
         if not event.choices:
-            if event.usage:
+            if self._told:
                 self._usage_chunk, self._passed = self._event, b""
             return
         choice, merge = event.choices[0], self._merge
@@ -312,8 +312,8 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         if merge.turns:
             data = json_bytes.set_member(data, "id", json_bytes.encode(merge.id))
             data = _edit_delta(data, lambda delta: json_bytes.without_member(delta, "role"))
-            if event.usage:  # counters that come with the text are running totals, of all turns now
-                data = json_bytes.set_member(data, "usage", json_bytes.encode(added(merge.usage(), event.usage)))
+            if self._told:  # counters that come with the text are running totals, of all turns now
+                data = json_bytes.set_member(data, "usage", json_bytes.encode(added(merge.usage(), self._told)))
         return data
 
     def _read_other(self, data: bytes) -> None:
