@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,12 +41,19 @@ _TABLES: dict[type[Any], str] = {
     ModelThought: "aibridge_model_thoughts",
 }
 
+_ROWS = 16
+"""How many rows one statement takes. Between statements a thread asks for the interpreter, which the event loop needs."""
+
 _END = """
 UPDATE aibridge_interceptions
-SET ended_at = ?, status = ?, http_status = ?, error_type = ?, error_message = ?
+SET ended_at = column1, status = column2, http_status = column3, error_type = column4, error_message = column5
+FROM (VALUES {rows}) WHERE id = column6
+"""
+_END_WITH_METADATA = """
+UPDATE aibridge_interceptions
+SET metadata = ?, ended_at = ?, status = ?, http_status = ?, error_type = ?, error_message = ?
 WHERE id = ?
 """
-_END_WITH_METADATA = _END.replace("SET", "SET metadata = ?,")
 _METADATA = "SELECT metadata FROM aibridge_interceptions WHERE id = ?"
 _KNOWN = "SELECT id FROM aibridge_interceptions WHERE id = ?"
 _ANY_EARLY_END = "SELECT 1 FROM aibridge_early_ends LIMIT 1"
@@ -152,7 +160,7 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         for record_type, statement in _INSERTS.items():
-            db.executemany(statement, map(_row, groups[record_type]))
+            _execute_rows(db, statement, [_row(record) for record in groups[record_type]])
         _end(db, groups[Interception], groups[InterceptionEnded])
         link(db, groups[Interception], groups[ToolUsage])
         db.execute("COMMIT")
@@ -162,11 +170,23 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
         raise
 
 
+def _execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> int:
+    """Execute a statement with some rows at a time in place of its `{rows}`; how many rows of the table it changed."""
+    changed = 0
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        marks = f"({', '.join('?' * len(some[0]))})"
+        changed += db.execute(
+            statement.format(rows=", ".join([marks] * len(some))), list(chain.from_iterable(some))
+        ).rowcount
+    return changed
+
+
 def _end(db: sqlite3.Connection, begun: Sequence[Interception], ended: Sequence[InterceptionEnded]) -> None:
     """Apply ends. One whose interception is not there yet waits in a table of its own for it to arrive."""
     ends = [*_waiting_ends(db, begun), *ended]
     plain = [end for end in ends if not end.metadata]
-    if plain and db.executemany(_END, map(_outcome, plain)).rowcount < len(plain):
+    if plain and _execute_rows(db, _END, [_outcome(end) for end in plain]) < len(plain):
         known = {found for end in plain for (found,) in db.execute(_KNOWN, (end.interception_id,))}
         _keep_early(db, [end for end in plain if end.interception_id not in known])
     for end in ends:
@@ -197,9 +217,8 @@ def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
 
 
 def _insert(record_type: type[Any], table: str) -> str:
-    columns = record_type.__struct_fields__
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+    columns = ", ".join(record_type.__struct_fields__)
+    return f"INSERT INTO {table} ({columns}) VALUES {{rows}} ON CONFLICT (id) DO NOTHING"  # noqa: S608
 
 
 _INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}
