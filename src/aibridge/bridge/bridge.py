@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from aibridge.actor import Actor, actor_of
 from aibridge.bridge.asgi import (

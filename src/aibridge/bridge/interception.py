@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
 from time import perf_counter
+
+from msgspec.structs import replace
 
 from aibridge.bridge.asgi import INTERCEPTION_ID, Message, Receive, Send, refuse
 from aibridge.bridge.facts import Facts

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from aibridge.errors import Fault
 from aibridge.providers.interpreter import Headers, Interpreter, RawHeaders
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """What is sent upstream. `provider` is the provider's name, and is told in faults."""
 
     provider: str
     method: str
     url: str
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Headers
+    body: bytes
     max_retries: int = 0
     exchange_id: str = ""
     """Of the interception; a dump's files are named after it."""
@@ -29,8 +29,12 @@ class UpstreamRequest:
     """Which request of its interception this is."""
     streams: bool = False
     """The client has asked for an event stream, as far as that is known."""
-    interpreter: Interpreter | None = field(default=None, repr=False)
+    interpreter: Interpreter | None = None
     """What makes of this request the one that is really sent, and translates the answer."""
+
+    def __repr__(self) -> str:
+        """Without what is secret, or long."""
+        return f"UpstreamRequest({self.provider!r}, {self.method!r}, {self.endpoint!r}, turn={self.turn})"
 
 
 class Follower(Protocol):
