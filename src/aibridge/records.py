@@ -24,13 +24,8 @@ def new_id() -> str:
     Ids that rise with time are put at the end of a database's indices, so storing stays cheap however much is stored.
     """
     milliseconds, random = time_ns() // 1_000_000, _random.getrandbits(74)
-    return "%08x-%04x-7%03x-%04x-%012x" % (
-        milliseconds >> 16,
-        milliseconds & 0xFFFF,
-        random >> 62,
-        0x8000 | random >> 48 & 0x3FFF,
-        random & 0xFFFF_FFFF_FFFF,
-    )
+    first, version, variant = milliseconds >> 16, random >> 62, 0x8000 | random >> 48 & 0x3FFF
+    return f"{first:08x}-{milliseconds & 0xFFFF:04x}-7{version:03x}-{variant:04x}-{random & 0xFFFF_FFFF_FFFF:012x}"
 
 
 Status: TypeAlias = Literal["completed", "failed", "cancelled"]

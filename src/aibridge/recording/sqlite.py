@@ -42,7 +42,7 @@ _TABLES: dict[type[Any], str] = {
 }
 
 _ROWS = 16
-"""How many rows one statement takes. Between statements a thread asks for the interpreter, which the event loop needs."""
+"""How many rows one statement takes: between statements the thread asks for the interpreter, which others need."""
 
 _END = """
 UPDATE aibridge_interceptions
