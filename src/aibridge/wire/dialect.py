@@ -36,6 +36,8 @@ class ToolCall:
     arguments: str = ""
     complete: bool = False
     """False while, or if for ever, the stream was cut before the call's end."""
+    namespace: str | None = None
+    """Responses: that of the tool, where the client has put it into one."""
 
 
 class Thought(msgspec.Struct, frozen=True):

@@ -99,6 +99,7 @@ class _Item(msgspec.Struct):
     type: str = ""
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: msgspec.Raw = _NULL  # of a function, as text, or of a search for tools, as an object
     input: msgspec.Raw = _NULL  # of a custom tool
     action: msgspec.Raw = _NULL  # of a shell or a computer
@@ -163,7 +164,8 @@ def _call(item: _Item) -> ToolCall | None:
     """
     if not item.call_id or not item.type.endswith("_call"):
         return None
-    return ToolCall(item.call_id, item.name or item.type.removesuffix("_call"), _arguments(item), complete=True)
+    name = item.name or item.type.removesuffix("_call")
+    return ToolCall(item.call_id, name, _arguments(item), complete=True, namespace=item.namespace)
 
 
 def _arguments(item: _Item) -> str:
