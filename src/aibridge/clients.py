@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
-
-import msgspec
 
 from aibridge.wire.dialect import SessionHints
 
@@ -21,7 +20,8 @@ Headers = Mapping[str, str]
 UNKNOWN = "Unknown"
 
 
-class Client(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Client:
     """Who asks, and in which session; `metadata` marks what a sub-agent asked."""
 
     name: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import msgspec
+from dataclasses import dataclass, field
 
 from aibridge.records import CredentialKind
 
@@ -15,16 +14,13 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "proxy-
 """Headers by which clients send credentials: none of them is forwarded, the provider sets its own."""
 
 
-class Credential(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Credential:
     """A secret, whose it is, and the header that carries it upstream."""
 
     kind: CredentialKind
-    secret: str
-    header: tuple[str, str] | None
-
-    def __repr__(self) -> str:
-        """Without the secret."""
-        return f"Credential({self.kind!r}, {self.hint!r})"
+    secret: str = field(repr=False)
+    header: tuple[str, str] | None = field(repr=False)
 
     @property
     def hint(self) -> str:

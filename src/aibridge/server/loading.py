@@ -24,7 +24,6 @@ from aibridge.server.settings import (
     MCPServer,
     Metrics,
     Provider,
-    Recording,
     Section,
     Server,
     Settings,
@@ -89,7 +88,6 @@ _S = TypeVar("_S", bound=Section)
 _SECTIONS: dict[str, type[Section]] = {
     "server": Server,
     "storage": Storage,
-    "recording": Recording,
     "auth": Auth,
     "metrics": Metrics,
     "upstream": Upstream,
@@ -130,7 +128,6 @@ class Loading:
         settings = Settings(
             server=self._section("server", Server),
             storage=self._section("storage", Storage),
-            recording=self._section("recording", Recording),
             auth=self._section("auth", Auth),
             metrics=self._section("metrics", Metrics),
             upstream=self._section("upstream", Upstream),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import msgspec
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from aibridge.errors import Fault
 from aibridge.providers.interpreter import Headers, Interpreter, RawHeaders
 
+if TYPE_CHECKING:
+    from aibridge.upstream.attempts import Ways
 
-class UpstreamRequest(msgspec.Struct, frozen=True):
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
     """What is sent upstream. `provider` is the provider's name, and is told in faults."""
 
     provider: str
     method: str
     url: str
-    headers: Headers
-    body: bytes
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
     max_retries: int = 0
     exchange_id: str = ""
     """Of the interception; a dump's files are named after it."""
@@ -29,12 +32,10 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     """Which request of its interception this is."""
     streams: bool = False
     """The client has asked for an event stream, as far as that is known."""
-    interpreter: Interpreter | None = None
+    interpreter: Interpreter | None = field(default=None, repr=False)
     """What makes of this request the one that is really sent, and translates the answer."""
-
-    def __repr__(self) -> str:
-        """Without what is secret, or long."""
-        return f"UpstreamRequest({self.provider!r}, {self.method!r}, {self.endpoint!r}, turn={self.turn})"
+    ways: Ways | None = field(default=None, repr=False, compare=False)
+    """In which ways it may be sent, where there are several; each makes of this the request that it sends."""
 
 
 class Follower(Protocol):

@@ -9,19 +9,19 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 
 import aiohttp
-from msgspec.structs import replace
 from multidict import CIMultiDict
 from yarl import URL
 
 from aibridge.errors import Fault, Kind
 from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
+from aibridge.upstream.attempts import Attempts, Way
 from aibridge.upstream.breaker import Breakers, Call, Key
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.exchange import Follower, UpstreamRequest
-from aibridge.upstream.retries import delay_after
 
 __all__ = ["Answer", "Retried", "TimeLimits", "Upstream", "UpstreamRequest"]
 
@@ -196,55 +196,89 @@ class Upstream:
         """Send a request, more than once where it may be; the answer as soon as its head is there.
 
         Whatever the provider answers is an answer, also an error that was not retried. Raises `Fault` where none came,
-        or the circuit breaker is open; once that opens, there is one more attempt at the most. What counts is how the
-        last attempt went.
+        or none may be asked for. Of the attempts at one provider, the last is what its circuit breaker is told of.
         """
-        first = await _as_sent(request, request.interpreter) if request.interpreter else request
+        attempts = Attempts(request.ways.now() if request.ways else (Way(request.provider, request.max_retries),))
+        attempt = attempts.first(monotonic())
+        way: Way | None = None
+        visit: _Visit | None = None
+        last: Answer | Fault | None = None
+        try:
+            while attempt:
+                wire = None
+                if visit is None or attempt.way.provider != visit.provider:
+                    sending = attempt.way.request(request)
+                    try:
+                        wire = await _as_sent(sending, sending.interpreter) if sending.interpreter else sending
+                        entered = await self._visit(wire)
+                    except Fault as fault:
+                        attempt = attempts.refused(attempt.way, fault, monotonic())
+                        continue
+                    if visit:
+                        visit.end(last)
+                    visit = entered
+                else:
+                    if isinstance(last, Answer):
+                        last.close()
+                    if attempt.way is not way:
+                        sending = attempt.way.request(request)
+                way, last = attempt.way, None
+                if attempt.again:
+                    if retried:
+                        retried(attempt.again)
+                    await asyncio.sleep(attempt.delay)
+                last = await self._outcome(sending, wire)
+                if isinstance(last, Fault):
+                    attempt = attempts.failed(way, last, monotonic(), stands=visit.stands)
+                elif last.status >= 400 or way.key:
+                    headers = _lowered(last.headers)
+                    attempt = attempts.answered(way, last.status, headers, monotonic(), stands=visit.stands)
+                else:
+                    break
+            if attempts.verdict:
+                raise attempts.verdict
+            if isinstance(last, Fault):
+                raise last
+        except BaseException:
+            if visit:
+                visit.end(last)
+            raise
+        finally:
+            if request.ways:
+                request.ways.settled(way, attempts.tried, well=isinstance(last, Answer) and last.status < 400)
+        assert visit
+        assert last
+        last.follow(visit.followers)
+        return last
+
+    async def _visit(self, request: UpstreamRequest) -> _Visit:
+        """Begin to ask a provider. Raises `Fault` (BREAKER_OPEN)."""
         followers: list[Follower] = []
         call = None
         if self._breakers and request.model is not None:
             call = self._breakers.admit(Key(request.provider, request.endpoint, request.model))
             followers.append(call)
-        try:
-            if self._dump:
-                followers.append(await self._dump.begin(first))
-            answer = await self._attempts(request, first, call, retried)
-        except BaseException as error:
-            for follower in followers:
-                if isinstance(error, Fault):
-                    follower.failed(error)
-                follower.ended(whole=False)
-            raise
-        answer.follow(followers)
-        return answer
-
-    async def _attempts(
-        self, request: UpstreamRequest, first: UpstreamRequest, call: Call | None, retried: Retried | None
-    ) -> Answer:
-        """The answer to the last attempt; `first` is what the first one sends."""
-        for attempt in range(request.max_retries + 1):
-            may_retry = attempt < request.max_retries and (call is None or call.stands)
+        visit = _Visit(request.provider, call, followers)
+        if self._dump:
             try:
-                again = attempt and request.interpreter
-                answer = await self._attempt(await _as_sent(request, again) if again else first)
-            except (aiohttp.ClientError, OSError) as error:
-                fault = fault_of(error, request.provider, self.limits)
-                delay = delay_after(attempt, None, {}) if may_retry and fault.kind is Kind.UPSTREAM_FAULT else None
-                if delay is None:
-                    raise fault from error
-                why = "connection"
-            else:
-                if not may_retry or answer.status < 400:
-                    return answer
-                delay = delay_after(attempt, answer.status, _lowered(answer.headers))
-                if delay is None:
-                    return answer
-                answer.close()
-                why = str(answer.status)
-            if retried:
-                retried(why)
-            await asyncio.sleep(delay)
-        raise AssertionError("the last attempt returns or raises")
+                followers.append(await self._dump.begin(request))
+            except BaseException:
+                visit.end(None)
+                raise
+        return visit
+
+    async def _outcome(self, request: UpstreamRequest, wire: UpstreamRequest | None) -> Answer | Fault:
+        """What comes of one attempt; `wire` is the request that goes over the wire, where it is made already."""
+        try:
+            if wire is None:
+                wire = await _as_sent(request, request.interpreter) if request.interpreter else request
+            return await self._attempt(wire)
+        except (aiohttp.ClientError, OSError) as error:
+            fault = fault_of(error, request.provider, self.limits)
+            fault.__cause__ = error
+            return fault
+        except Fault as fault:
+            return fault
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -291,6 +325,30 @@ class Upstream:
             max_field_size=64 << 10,
         )
         return self._session
+
+
+class _Visit:
+    """The attempts at one provider: for its circuit breaker, and for the dump, they are one exchange."""
+
+    def __init__(self, provider: str, call: Call | None, followers: Sequence[Follower]) -> None:
+        self.provider, self.followers = provider, followers
+        self._call = call
+
+    @property
+    def stands(self) -> bool:
+        """The circuit breaker has not opened since."""
+        return self._call is None or self._call.stands
+
+    def end(self, last: Answer | Fault | None) -> None:
+        """Tell what came of the last attempt, where the client does not get it."""
+        if isinstance(last, Answer):
+            last.follow(self.followers)
+            last.close()
+            return
+        for follower in self.followers:
+            if last:
+                follower.failed(last)
+            follower.ended(whole=False)
 
 
 async def _as_sent(request: UpstreamRequest, interpreter: Interpreter) -> UpstreamRequest:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,14 +14,15 @@ if TYPE_CHECKING:
     from aibridge.wire.tools import OfferedTool
 
 
-class Usage(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Usage:
     """What one turn used, in tokens; `input` was neither read from nor written to a cache."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = field(default_factory=dict)
     """Every other counter, under the provider's own name; those of a nested object as `object.counter`."""
 
 
@@ -36,18 +35,18 @@ class ToolCall:
     arguments: str = ""
     complete: bool = False
     """False while, or if for ever, the stream was cut before the call's end."""
-    namespace: str | None = None
-    """Responses: that of the tool, where the client has put it into one."""
 
 
-class Thought(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Thought:
     """Something that the model thought aloud."""
 
     source: ThoughtSource
     content: str
 
 
-class ProviderError(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ProviderError:
     """The provider's own report of a failure: in an answer's body, or as an event of a stream."""
 
     type: str | None
@@ -61,8 +60,6 @@ class Turn:
     response_id: str | None = None
     usage: Usage | None = None
     """None where the provider named none."""
-    provider_usage: str | None = None
-    """The provider's own usage object, as the JSON text that it sent; of what came in pieces, all of them in one."""
     tool_calls: list[ToolCall] = field(default_factory=list)
     thoughts: list[Thought] = field(default_factory=list)
     stop_reason: str | None = None
@@ -73,7 +70,8 @@ class Turn:
     error: ProviderError | None = None
 
 
-class SessionHints(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class SessionHints:
     """Members of a request's body from which the client's session may be told (see `aibridge.clients`)."""
 
     user_id: str | None = None
@@ -83,7 +81,8 @@ class SessionHints(msgspec.Struct, frozen=True):
     prompt_cache_key: str | None = None
 
 
-class Request(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What a request on a bridged route asks for."""
 
     body: bytes
