@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from aibridge.errors import Fault, RecordingError
     from aibridge.observe.metrics import Metrics
     from aibridge.providers import AnthropicProvider, CopilotProvider, Credential, OpenAIProvider, Provider
+    from aibridge.recording.contents import Redaction
     from aibridge.recording.recorder import Recorder
+    from aibridge.recording.secrets import KnownSecrets
     from aibridge.upstream.breaker import BreakerPolicy
     from aibridge.upstream.upstream import TimeLimits
 
@@ -23,11 +25,13 @@ __all__ = [
     "CopilotProvider",
     "Credential",
     "Fault",
+    "KnownSecrets",
     "Metrics",
     "OpenAIProvider",
     "Provider",
     "Recorder",
     "RecordingError",
+    "Redaction",
     "RequestBridge",
     "TimeLimits",
     "as_actor",
@@ -39,7 +43,9 @@ _HOMES = {
     "aibridge.errors": ("Fault", "RecordingError"),
     "aibridge.observe.metrics": ("Metrics",),
     "aibridge.providers": ("AnthropicProvider", "CopilotProvider", "Credential", "OpenAIProvider", "Provider"),
+    "aibridge.recording.contents": ("Redaction",),
     "aibridge.recording.recorder": ("Recorder",),
+    "aibridge.recording.secrets": ("KnownSecrets",),
     "aibridge.upstream.breaker": ("BreakerPolicy",),
     "aibridge.upstream.upstream": ("TimeLimits",),
 }

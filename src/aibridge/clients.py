@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+import msgspec
 
 from aibridge.wire.dialect import SessionHints
 
@@ -20,8 +21,7 @@ Headers = Mapping[str, str]
 UNKNOWN = "Unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """Who asks, and in which session; `metadata` marks what a sub-agent asked."""
 
     name: str

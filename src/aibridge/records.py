@@ -23,10 +23,9 @@ def new_id() -> str:
 
     Ids that rise with time are put at the end of a database's indices, so storing stays cheap however much is stored.
     """
-    random = _random.getrandbits
-    milliseconds = time_ns() // 1_000_000
-    text = f"{milliseconds << 80 | 7 << 76 | random(12) << 64 | 2 << 62 | random(62):032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    milliseconds, random = time_ns() // 1_000_000, _random.getrandbits(74)
+    first, version, variant = milliseconds >> 16, random >> 62, 0x8000 | random >> 48 & 0x3FFF
+    return f"{first:08x}-{milliseconds & 0xFFFF:04x}-7{version:03x}-{variant:04x}-{random & 0xFFFF_FFFF_FFFF:012x}"
 
 
 Status: TypeAlias = Literal["completed", "failed", "cancelled"]
@@ -89,6 +88,8 @@ class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, tag="token_usage"):
     cache_write_input_tokens: int = 0
     metadata: dict[str, Any] = {}
     """Every other counter under the provider's own name; `partial: true` where the exchange was cut."""
+    provider_usage: str | None = None
+    """The provider's own usage object as JSON text, just as it was sent; one told in pieces is put together."""
     created_at: datetime
 
 

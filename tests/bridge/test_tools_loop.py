@@ -220,6 +220,34 @@ async def test_a_turn_with_calls_of_both_sides_ends_the_message(
     assert recorder.one(InterceptionEnded).status == "completed"
 
 
+@pytest.mark.parametrize(
+    ("speech", "stop", "early"),
+    [(MESSAGES, b'"tool_use", "stop_s', b'"max_tokens", "stop_s'), (CHAT, b'"tool_calls"}', b'"length"}')],
+)
+@both_ways
+async def test_a_call_of_a_turn_that_was_broken_off_is_recorded_and_not_run(
+    speech: Speech,
+    stop: bytes,
+    early: bytes,
+    stream: bool,
+    bridge: str,
+    provider: Provider,
+    tools: Tools,
+    recorder: ListRecorder,
+) -> None:
+    told = speech.answer(1, [Text("I look."), Call("call_1", TIDES)], stream=stream).replace(stop, early)
+    provider.says(events(told) if stream else document(told))
+    answer = await ask(bridge + speech.path, speech.request(speech.asked(PROMPT), stream=stream))
+    message = speech.heard(answer.body, stream=stream)
+    assert message.content == speech.shown([Text("I look.")])
+    assert message.stop == early.split(b'"')[1].decode()
+    assert (tools.begun, len(provider.asked)) == ([], 1)
+    call = recorder.one(ToolUsage)
+    assert (call.tool, call.injected, call.server_url) == ("tides", True, SERVER_URL)
+    assert (call.invocation_error, call.metadata) == ("the answer was cut before the call", {})
+    assert recorder.one(InterceptionEnded).status == "completed"
+
+
 @every_speech
 async def test_a_request_that_forbids_tools_is_not_touched(
     speech: Speech, bridge: str, provider: Provider, tools: Tools

@@ -121,6 +121,7 @@ records: st.SearchStrategy[Record] = st.one_of(
         output_tokens=_counts,
         cache_read_input_tokens=_counts,
         cache_write_input_tokens=_counts,
+        provider_usage=_optional,
     ),
     _any(PromptUsage, **_child, prompt=texts),
     _any(

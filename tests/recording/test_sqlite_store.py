@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -48,7 +49,7 @@ TABLES = {
     ),
     "aibridge_token_usages": (
         "id interception_id provider_response_id input_tokens output_tokens cache_read_input_tokens "
-        "cache_write_input_tokens metadata created_at"
+        "cache_write_input_tokens metadata created_at provider_usage"
     ),
     "aibridge_user_prompts": "id interception_id provider_response_id prompt metadata created_at",
     "aibridge_tool_usages": (
@@ -70,7 +71,7 @@ def test_every_record_becomes_a_row(store: SQLiteStore, path: Path) -> None:
         [
             interception("i", started_at=datetime(2026, 3, 1, 14, 0, 0, 5, tzinfo=east), metadata={"a": 1, "b": 1}),
             prompt("i", "Fix it."),
-            tokens("i", id="t", cache_read_input_tokens=7, metadata={"service_tier": "standard"}),
+            tokens("i", id="t", cache_read_input_tokens=7, metadata={"tier": "x"}, provider_usage='{ "tier":"x"}'),
             tool("i", "toolu_1", id="u", injected=True, server_url="https://mcp.example/", invocation_error="no"),
             ModelThought(
                 id="m",
@@ -84,7 +85,7 @@ def test_every_record_becomes_a_row(store: SQLiteStore, path: Path) -> None:
         ]
     )
     assert rows(path, "SELECT * FROM aibridge_token_usages") == [
-        ("t", "i", "msg_1", 3, 5, 7, 0, '{"service_tier":"standard"}', "2026-03-01T12:00:00.000000+00:00")
+        ("t", "i", "msg_1", 3, 5, 7, 0, '{"tier":"x"}', "2026-03-01T12:00:00.000000+00:00", '{ "tier":"x"}')
     ]
     assert rows(path, "SELECT prompt FROM aibridge_user_prompts") == [("Fix it.",)]
     assert rows(path, "SELECT server_url, tool, injected, invocation_error FROM aibridge_tool_usages") == [
@@ -140,14 +141,34 @@ def test_a_batch_is_stored_whole_or_not_at_all(store: SQLiteStore, path: Path) -
 def test_the_database_is_private_and_in_wal_mode(store: SQLiteStore, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
-    assert rows(path, "PRAGMA user_version") == [(1,)]
+    assert rows(path, "PRAGMA user_version") == [(2,)]
 
 
 def test_a_database_of_a_newer_version_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(RecordingError, match=r"newer aibridge \(schema 2, this one knows 1\): upgrade"):
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(RecordingError, match=r"newer aibridge \(schema 3, this one knows 2\): upgrade"):
         SQLiteStore(path)
+
+
+def test_a_database_of_an_older_version_is_upgraded_by_whoever_comes_first(store: SQLiteStore, path: Path) -> None:
+    store.store([tokens("i", id="old")])
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE aibridge_token_usages DROP COLUMN provider_usage")
+        connection.execute("PRAGMA user_version = 1")
+
+    together = threading.Barrier(4)
+
+    def open_and_store(number: int) -> None:
+        together.wait()
+        with closing(SQLiteStore(path)) as upgraded:
+            upgraded.store([tokens("i", id=f"new-{number}", provider_usage="{}")])
+
+    with ThreadPoolExecutor(4) as processes:
+        list(processes.map(open_and_store, range(4)))
+    found = dict(rows(path, "SELECT id, provider_usage FROM aibridge_token_usages"))
+    assert found == {"old": None} | {f"new-{number}": "{}" for number in range(4)}
 
 
 def test_what_is_no_database_is_refused(path: Path) -> None:

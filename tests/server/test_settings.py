@@ -307,6 +307,11 @@ class TestWhatIsWrong:
             ("[auth]\nmode = 'keys'", "this version does not support it yet"),
             ("[auth]\nheader = 'X User'", "allowed is the name of a header"),
             ("[log]\nlevel = 1979-05-27", "log.level: found a date or time; allowed is"),
+            ("[recording]\nredactor = 'mask'", 'recording.redactor: found "mask"; allowed is none, secrets, or'),
+            (
+                "[recording]\nredactor_patterns = ['(a']",
+                "missing ): (a; allowed is a list of regular expressions",
+            ),
         ],
     )
     def test_is_named_with_what_was_found_and_what_is_allowed(

@@ -17,6 +17,7 @@ from aibridge import (
     Metrics,
     OpenAIProvider,
     Recorder,
+    Redaction,
     RequestBridge,
     TimeLimits,
     as_actor,
@@ -84,6 +85,7 @@ def bridge_to(
     metrics: Metrics | None = None,
     time_limits: TimeLimits | None = None,
     max_body_size: int = 32 << 20,
+    redaction: Redaction | None = None,
     **settings: Any,
 ) -> RequestBridge:
     """A bridge with a provider of each type, all at the same place; `settings` are those of the providers."""
@@ -94,7 +96,9 @@ def bridge_to(
         CopilotProvider(upstream, **settings),
     ]
     metrics = metrics or Metrics(CollectorRegistry())
-    return RequestBridge(providers, recorder, metrics, time_limits=time_limits, max_body_size=max_body_size)
+    return RequestBridge(
+        providers, recorder, metrics, time_limits=time_limits, max_body_size=max_body_size, redaction=redaction
+    )
 
 
 def asked_by(actor: str, bridge: RequestBridge, metadata: Mapping[str, str] | None = None) -> Application:

@@ -6,12 +6,12 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from aibridge import AnthropicProvider, Fault, Metrics, RequestBridge, TimeLimits

@@ -9,13 +9,13 @@ import resource
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aibridge import AnthropicProvider, CopilotProvider, OpenAIProvider, RequestBridge
 from aibridge.records import InterceptionEnded

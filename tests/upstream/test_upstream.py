@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from aibridge.errors import Fault, Kind
 from aibridge.upstream.upstream import Answer, TimeLimits, Upstream, UpstreamRequest

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from aibridge.actor import Actor, actor_of
 from aibridge.bridge.asgi import (
@@ -34,6 +35,7 @@ from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
 from aibridge.providers import Provider
+from aibridge.recording.contents import Redaction, without_contents
 from aibridge.recording.memory import TurnMemory
 from aibridge.recording.recorder import Recorder, batching
 from aibridge.records import new_id
@@ -73,7 +75,8 @@ class RequestBridge:
     `toolbox` holds the tools that are injected, for at most `max_turns` turns of an interception; `memory` keeps what
     clients are not shown of such turns. `time_limits` are for upstreams; `breaker` says when one in trouble is left
     alone (None for never); below `dump_dir`, whole exchanges are written for debugging. `max_body_size` is in bytes;
-    `grace` is how many seconds exchanges may go on when the host's lifespan ends.
+    `grace` is how many seconds exchanges may go on when the host's lifespan ends. `redaction` sees contents before the
+    recorder does.
     """
 
     def __init__(
@@ -90,9 +93,12 @@ class RequestBridge:
         dump_dir: Path | None = None,
         max_body_size: int = MAX_BODY_SIZE,
         grace: float = 30.0,
+        redaction: Redaction | None = None,
     ) -> None:
         self._routes = Routes(providers)
-        self._record = batching(recorder)
+        record = batching(recorder)
+        self._record = redaction.before(record) if redaction else record
+        self._record_figures = without_contents(record)
         self._metrics = metrics or default_metrics()
         self._upstream = Upstream(
             time_limits,
@@ -253,7 +259,7 @@ class RequestBridge:
             request,
             client,
             credential,
-            self._record,
+            self._record if provider.record_contents else self._record_figures,
             self._metrics,
         )
         facts.began, facts.waited = began, waited

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from aibridge.actor import Actor
 from aibridge.clients import Client
@@ -29,11 +28,13 @@ from aibridge.records import (
     new_id,
 )
 from aibridge.wire.dialect import ProviderError, Request, ToolCall, Turn, Usage
-from aibridge.wire.tools import failure
 
 _log = logging.getLogger("aibridge.interceptions")
 
-_NOT_RUN = Outcome(failure("the exchange was cut"), "the exchange was cut before the call", 0.0)
+Injected: TypeAlias = Callable[[ToolCall], InjectedTool | None]
+"""Gives the tool of a call that the gateway is to run; None where that is for the client."""
+
+_NOT_RUN = "the answer was cut before the call"
 
 RETRY_AFTER = 5  # seconds, for a client that was refused because nothing can be recorded
 
@@ -119,33 +120,20 @@ class Facts:
         self._retries.append(why)
         self._metrics.retries.labels(self._provider.name, why).inc()
 
-    def turn(self, turn: Turn, *, cut: bool, injected: Mapping[str, InjectedTool] = MappingProxyType({})) -> None:
+    def turn(self, turn: Turn, *, cut: bool, injected: Injected | None = None, runs: bool = False) -> None:
         """Tell what one turn showed, to be kept by the next `keep` or `end`; where it was cut, its counts are partial.
 
-        Calls of the `injected` tools, by the names under which they are offered, are told of by `injected_call` once
-        they have run; here only where they never will.
+        Calls of injected tools are told of by `injected_call` once they have run, if the turn `runs` them; else here.
         """
         now = datetime.now(UTC)
         if turn.usage:
             self._tokens(turn, turn.usage, now, partial=cut and not turn.counted)
         for call in turn.tool_calls:
-            if tool := injected.get(call.name):
-                if cut:
-                    self.injected_call(call, tool, _NOT_RUN, turn)
-                continue
-            self._pending.append(
-                ToolUsage(
-                    id=new_id(),
-                    interception_id=self.id,
-                    provider_response_id=turn.response_id,
-                    provider_tool_call_id=call.id,
-                    tool=call.name,
-                    input=call.arguments,
-                    metadata={} if call.complete else {"partial": True},
-                    created_at=now,
-                )
-            )
-            self._series.selection(call.name).inc()
+            if (tool := injected and injected(call)) is None:
+                self._call(call, call.name, turn, {} if call.complete else {"partial": True})
+                self._series.selection(call.name).inc()
+            elif not runs:
+                self._call(call, tool.name, turn, {}, injected=True, server_url=tool.server_url, error=_NOT_RUN)
         for thought in turn.thoughts:
             self._pending.append(
                 ModelThought(
@@ -160,22 +148,36 @@ class Facts:
 
     def injected_call(self, call: ToolCall, tool: InjectedTool, outcome: Outcome, turn: Turn) -> None:
         """Tell of a call that the gateway ran, to be kept by the next `keep` or `end`."""
+        took = {"duration_ms": round(outcome.duration * 1000, 1)}
+        self._call(call, tool.name, turn, took, injected=True, server_url=tool.server_url, error=outcome.error)
+        self._series.invocation(tool.server, tool.name).inc()
+
+    def _call(
+        self,
+        call: ToolCall,
+        tool: str,
+        turn: Turn,
+        metadata: dict[str, Any],
+        *,
+        injected: bool = False,
+        server_url: str | None = None,
+        error: str | None = None,
+    ) -> None:
         self._pending.append(
             ToolUsage(
                 id=new_id(),
                 interception_id=self.id,
                 provider_response_id=turn.response_id,
                 provider_tool_call_id=call.id,
-                tool=tool.name,
+                tool=tool,
                 input=call.arguments,
-                injected=True,
-                server_url=tool.server_url,
-                invocation_error=outcome.error,
-                metadata={"duration_ms": round(outcome.duration * 1000, 1)},
+                injected=injected,
+                server_url=server_url,
+                invocation_error=error,
+                metadata=metadata,
                 created_at=datetime.now(UTC),
             )
         )
-        self._series.invocation(tool.server, tool.name).inc()
 
     async def keep(self) -> None:
         """Record what was told since the last time. The exchange goes on where that fails."""
@@ -234,6 +236,7 @@ class Facts:
                 cache_read_input_tokens=usage.cache_read,
                 cache_write_input_tokens=usage.cache_write,
                 metadata={**usage.extra, "partial": True} if partial else usage.extra,
+                provider_usage=turn.provider_usage,
                 created_at=now,
             )
         )

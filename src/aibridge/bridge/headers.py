@@ -30,6 +30,9 @@ HOP_BY_HOP = frozenset(
 
 _NOT_FORWARDED = HOP_BY_HOP | CREDENTIAL_HEADERS | {"host", "content-length", "accept-encoding", "expect"}
 
+_NAMES_NO_HEADER = frozenset({"keep-alive", "close"})
+"""The usual values of `Connection`."""
+
 _ACTOR_ID = "X-AI-Bridge-Actor-ID"
 _ACTOR_METADATA = "X-AI-Bridge-Actor-Metadata-"
 _ACTOR_PREFIX = "x-ai-bridge-actor-"
@@ -53,8 +56,9 @@ def for_upstream(headers: TextHeaders, credential: Credential, actor: Actor | No
 
     No coding is asked for, since the answer goes to the client as it comes, and the client may read none.
     """
-    named = [part.strip().lower() for name, value in headers if name == "connection" for part in value.split(",")]
-    dropped = _NOT_FORWARDED.union(named)
+    dropped = _NOT_FORWARDED
+    if named := [value for name, value in headers if name == "connection" and value not in _NAMES_NO_HEADER]:
+        dropped = dropped.union(part.strip().lower() for value in named for part in value.split(","))
     passed = [field for field in headers if field[0] not in dropped and not field[0].startswith(_ACTOR_PREFIX)]
     passed.append(("Accept-Encoding", "identity"))
     if credential.header:
@@ -68,7 +72,7 @@ def for_client(headers: RawHeaders, without: Iterable[bytes] = ()) -> list[tuple
     """What the client gets of a provider's headers."""
     lowered = [(name.lower(), value) for name, value in headers]
     named = [part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")]
-    dropped = _DROPPED_ON_THE_WAY_BACK.union(without, named)
+    dropped = _DROPPED_ON_THE_WAY_BACK.union(without, named) if without or named else _DROPPED_ON_THE_WAY_BACK
     return [field for field in lowered if field[0] not in dropped]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
 from time import perf_counter
+
+from msgspec.structs import replace
 
 from aibridge.bridge.asgi import INTERCEPTION_ID, Message, Receive, Send, refuse
 from aibridge.bridge.facts import Facts
@@ -204,8 +205,9 @@ class Carrier:
             raise Fault(Kind.UPSTREAM_FAULT, f"the answer of {self._sending.provider} ended before it was complete")
         tools = self._tools
         self._told = True
-        self._facts.turn(turn, cut=not turn.complete, injected=tools.injected if tools else {})
-        if tools and tools.merge.waiting:
+        runs = tools is not None and bool(tools.merge.waiting)
+        self._facts.turn(turn, cut=not turn.complete, injected=tools.tool_of if tools else None, runs=runs)
+        if runs:
             await self._facts.keep()
             return
         if tools and turn.complete:
@@ -237,7 +239,7 @@ class Carrier:
         if self._reading and not self._told:
             with suppress(EventTooLarge):
                 self._reading.close()
-            injected = self._tools.injected if self._tools else {}
+            injected = self._tools.tool_of if self._tools else None
             self._facts.turn(self._reading.reader.turn, cut=True, injected=injected)
         await self._facts.end(status, self._status or http_status, error)
 

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from aibridge.actor import Actor
 from aibridge.bridge.facts import Facts
-from aibridge.mcp.toolbox import Catalogue, Outcome, Toolbox
+from aibridge.mcp.toolbox import Catalogue, InjectedTool, Outcome, Toolbox
 from aibridge.recording.memory import TurnMemory
 from aibridge.wire.dialect import ToolCall, Turn
 from aibridge.wire.merged.merge import Answered, Merge
@@ -32,11 +32,14 @@ class ToolRun:
         """Which turn runs, counted from 1."""
         self.goes_on = True
         """Another turn follows the calls that ran last."""
-        self.injected = {name: catalogue.tools[name] for name in merge.names}
-        """The tools of this request, by the names under which they are offered."""
+        self._catalogue = catalogue
         self._toolbox, self._memory = toolbox, memory
         self._actor, self._facts = actor, facts
         self._max_turns = max_turns
+
+    def tool_of(self, call: ToolCall) -> InjectedTool | None:
+        """The tool of a call that the gateway is to run; None where that is for the client."""
+        return self._catalogue.tools[call.name] if self.merge.is_injected(call) else None
 
     async def recall(self) -> None:
         """Put back into the request what its client was not shown of earlier messages."""
@@ -65,7 +68,7 @@ class ToolRun:
         self.merge.add_results([Answered(call, task.result()) for call, task in zip(calls, tasks, strict=True)])
 
     async def _call(self, call: ToolCall, turn: Turn) -> ToolResult:
-        tool = self.injected[call.name]
+        tool = self._catalogue.tools[call.name]
         began = perf_counter()
         try:
             outcome = await self._toolbox.call(tool, call.arguments, self._actor)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from aibridge.records import CredentialKind
 
@@ -14,13 +15,16 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "proxy-
 """Headers by which clients send credentials: none of them is forwarded, the provider sets its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """A secret, whose it is, and the header that carries it upstream."""
 
     kind: CredentialKind
-    secret: str = field(repr=False)
-    header: tuple[str, str] | None = field(repr=False)
+    secret: str
+    header: tuple[str, str] | None
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"Credential({self.kind!r}, {self.hint!r})"
 
     @property
     def hint(self) -> str:

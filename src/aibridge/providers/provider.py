@@ -22,7 +22,8 @@ class Provider(ABC):
     sub-path), and with which credential a request goes upstream. Routes are below the provider's prefix, `/{name}`.
 
     `base_url` may have a path of its own. `api_key` is the gateway's own credential, for clients that bring none;
-    `byok=False` drops what a client brings. `max_retries` counts attempts after the first.
+    `byok=False` drops what a client brings. `max_retries` counts attempts after the first. With
+    `record_contents=False`, prompts, tool arguments, thoughts and errors' texts of its exchanges are not recorded.
     Raises `ValueError` where an argument can not be used.
     """
 
@@ -43,6 +44,7 @@ class Provider(ABC):
         max_retries: int = 2,
         send_actor_headers: bool = False,
         byok: bool = True,
+        record_contents: bool = True,
     ) -> None:
         self.name = name or self.type
         if not NAME.fullmatch(self.name):
@@ -55,6 +57,7 @@ class Provider(ABC):
         self.max_retries = max_retries
         self.send_actor_headers = send_actor_headers
         self.byok = byok
+        self.record_contents = record_contents
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, name={self.name!r})"

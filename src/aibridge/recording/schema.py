@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 """The version of the schema, kept in the database as its `user_version`."""
 
 # Every column bears the name of the record's field that it holds. Times are UTC in ISO 8601, always with
@@ -55,7 +55,8 @@ CREATE TABLE IF NOT EXISTS aibridge_token_usages (
     cache_read_input_tokens  INTEGER NOT NULL,
     cache_write_input_tokens INTEGER NOT NULL,
     metadata                 TEXT NOT NULL,
-    created_at               TEXT NOT NULL
+    created_at               TEXT NOT NULL,
+    provider_usage           TEXT
 );
 CREATE INDEX IF NOT EXISTS aibridge_token_usages_interception ON aibridge_token_usages (interception_id);
 
@@ -105,3 +106,11 @@ CREATE TABLE IF NOT EXISTS aibridge_early_ends (
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+
+UPGRADE = f"""
+BEGIN IMMEDIATE;
+ALTER TABLE aibridge_token_usages ADD COLUMN provider_usage TEXT;
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+"""From version 1, which had not this column. It fails where another process was quicker."""

@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from aibridge.errors import RecordingError
-from aibridge.recording.schema import SCHEMA, VERSION
+from aibridge.recording.schema import SCHEMA, UPGRADE, VERSION
 from aibridge.recording.stores import UnstorableError
 from aibridge.recording.threads import link
 from aibridge.records import (
@@ -40,12 +41,19 @@ _TABLES: dict[type[Any], str] = {
     ModelThought: "aibridge_model_thoughts",
 }
 
+_ROWS = 16
+"""How many rows one statement takes: between statements the thread asks for the interpreter, which others need."""
+
 _END = """
 UPDATE aibridge_interceptions
-SET ended_at = ?, status = ?, http_status = ?, error_type = ?, error_message = ?
+SET ended_at = column1, status = column2, http_status = column3, error_type = column4, error_message = column5
+FROM (VALUES {rows}) WHERE id = column6
+"""
+_END_WITH_METADATA = """
+UPDATE aibridge_interceptions
+SET metadata = ?, ended_at = ?, status = ?, http_status = ?, error_type = ?, error_message = ?
 WHERE id = ?
 """
-_END_WITH_METADATA = _END.replace("SET", "SET metadata = ?,")
 _METADATA = "SELECT metadata FROM aibridge_interceptions WHERE id = ?"
 _KNOWN = "SELECT id FROM aibridge_interceptions WHERE id = ?"
 _ANY_EARLY_END = "SELECT 1 FROM aibridge_early_ends LIMIT 1"
@@ -115,9 +123,10 @@ class SQLiteStore:
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     """Bring the schema up to date; several processes may do so at once."""
     give_up = time.monotonic() + _OPENING_TIMEOUT
+    version = -1
     while True:
         try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
+            version = _version(db)
             if version > VERSION:
                 raise RecordingError(
                     f"the database {path} was written by a newer aibridge (schema {version}, this one knows {VERSION})"
@@ -125,16 +134,23 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
                 )
             if version < VERSION:
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(SCHEMA)
+                db.executescript(UPGRADE if version else SCHEMA)
             db.execute("PRAGMA synchronous = NORMAL")
             return
         except sqlite3.OperationalError as error:
-            # The switch to WAL answers "locked" at once, whatever the busy timeout.
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
             if db.in_transaction:
                 db.rollback()
+            # The switch to WAL answers "locked" at once, whatever the busy timeout.
+            busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            overtaken = not busy and 0 <= version < _version(db)
+            if not (busy or overtaken) or time.monotonic() > give_up:
+                raise
             time.sleep(0.02)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
@@ -144,7 +160,7 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         for record_type, statement in _INSERTS.items():
-            db.executemany(statement, map(_row, groups[record_type]))
+            _execute_rows(db, statement, [_row(record) for record in groups[record_type]])
         _end(db, groups[Interception], groups[InterceptionEnded])
         link(db, groups[Interception], groups[ToolUsage])
         db.execute("COMMIT")
@@ -154,11 +170,23 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
         raise
 
 
+def _execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> int:
+    """Execute a statement with some rows at a time in place of its `{rows}`; how many rows of the table it changed."""
+    changed = 0
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        marks = f"({', '.join('?' * len(some[0]))})"
+        changed += db.execute(
+            statement.format(rows=", ".join([marks] * len(some))), list(chain.from_iterable(some))
+        ).rowcount
+    return changed
+
+
 def _end(db: sqlite3.Connection, begun: Sequence[Interception], ended: Sequence[InterceptionEnded]) -> None:
     """Apply ends. One whose interception is not there yet waits in a table of its own for it to arrive."""
     ends = [*_waiting_ends(db, begun), *ended]
     plain = [end for end in ends if not end.metadata]
-    if plain and db.executemany(_END, map(_outcome, plain)).rowcount < len(plain):
+    if plain and _execute_rows(db, _END, [_outcome(end) for end in plain]) < len(plain):
         known = {found for end in plain for (found,) in db.execute(_KNOWN, (end.interception_id,))}
         _keep_early(db, [end for end in plain if end.interception_id not in known])
     for end in ends:
@@ -189,9 +217,8 @@ def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
 
 
 def _insert(record_type: type[Any], table: str) -> str:
-    columns = record_type.__struct_fields__
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+    columns = ", ".join(record_type.__struct_fields__)
+    return f"INSERT INTO {table} ({columns}) VALUES {{rows}} ON CONFLICT (id) DO NOTHING"  # noqa: S608
 
 
 _INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}

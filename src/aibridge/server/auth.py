@@ -29,8 +29,12 @@ class _Header:
         self._name = header.lower().encode()
 
     def __call__(self, scope: Scope) -> Scope:
-        values = {value.strip() for name, value in scope["headers"] if name == self._name}
-        headers = [(name, value) for name, value in scope["headers"] if name != self._name]
+        values, headers = set(), []
+        for field in scope["headers"]:
+            if field[0] == self._name:
+                values.add(field[1].strip())
+            else:
+                headers.append(field)
         scope = {**scope, "headers": headers}
         if len(values) != 1:  # nobody, or a client that adds a name of its own to the proxy's
             return scope

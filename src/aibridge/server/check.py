@@ -22,6 +22,7 @@ import click
 from aibridge.errors import Fault
 from aibridge.providers import AnthropicProvider, Provider
 from aibridge.server.gateway import provider_of
+from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings, Storage
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
@@ -44,7 +45,11 @@ class Finding:
 
 
 def check(settings: Settings) -> int:
-    """Look at all that the gateway needs, and print what was found: the exit status, 1 where anything fails."""
+    """Look at all that the gateway needs, and print what was found: the exit status, 1 where anything fails.
+
+    Raises `SettingsError` where code that the settings name can not be had.
+    """
+    redaction(settings.recording)
     findings = [
         _journal(settings.storage),
         _database(settings.storage),

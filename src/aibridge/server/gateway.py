@@ -18,6 +18,7 @@ from aibridge.recording.ledger import Ledger
 from aibridge.recording.memory import SQLiteTurnMemory
 from aibridge.recording.stores import store_for
 from aibridge.server.auth import authentication
+from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings
 from aibridge.server.vitals import Vitals
@@ -49,7 +50,7 @@ class Gateway:
         self._memory = _memory(settings)
         self._vitals = Vitals(self._ledger, self.tool_servers, metrics)
         self._bridge = RequestBridge(
-            [provider_of(each) for each in settings.providers],
+            [provider_of(each, record_contents=settings.recording.contents) for each in settings.providers],
             self._ledger,
             metrics,
             toolbox=self.tool_servers,
@@ -68,6 +69,7 @@ class Gateway:
             else None,
             dump_dir=upstream.dump_dir,
             max_body_size=settings.server.max_body_size,
+            redaction=redaction(settings.recording),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,8 +122,8 @@ class Gateway:
         await answer(send, 200, [(b"content-type", scrape.CONTENT_TYPE)], scrape.scrape(self._registry))
 
 
-def provider_of(settings: ProviderSettings) -> Provider:
-    """The provider that its settings describe."""
+def provider_of(settings: ProviderSettings, *, record_contents: bool = True) -> Provider:
+    """The provider that its settings describe; `record_contents` is what is said of all providers."""
     return TYPES[settings.type](
         settings.base_url,
         name=settings.name,
@@ -129,6 +131,7 @@ def provider_of(settings: ProviderSettings) -> Provider:
         max_retries=settings.max_retries,
         send_actor_headers=settings.send_actor_headers,
         byok=settings.byok,
+        record_contents=record_contents and settings.record_contents,
     )
 
 

@@ -24,6 +24,7 @@ from aibridge.server.settings import (
     MCPServer,
     Metrics,
     Provider,
+    Recording,
     Section,
     Server,
     Settings,
@@ -88,6 +89,7 @@ _S = TypeVar("_S", bound=Section)
 _SECTIONS: dict[str, type[Section]] = {
     "server": Server,
     "storage": Storage,
+    "recording": Recording,
     "auth": Auth,
     "metrics": Metrics,
     "upstream": Upstream,
@@ -128,6 +130,7 @@ class Loading:
         settings = Settings(
             server=self._section("server", Server),
             storage=self._section("storage", Storage),
+            recording=self._section("recording", Recording),
             auth=self._section("auth", Auth),
             metrics=self._section("metrics", Metrics),
             upstream=self._section("upstream", Upstream),

@@ -68,6 +68,19 @@ class Storage(Section, frozen=True, kw_only=True):
         return Path(self.url.removeprefix("sqlite:///"))
 
 
+class Recording(Section, frozen=True, kw_only=True):
+    """What becomes of contents (prompts, tool arguments, thoughts, errors' texts) before they are recorded."""
+
+    contents: Annotated[bool, values.BOOLEAN] = True
+    """Whether they are recorded at all; each provider has a say of its own."""
+    redactor: Annotated[str, text("none, secrets, or package.module:name", r"none|secrets|[\w.]+:\w+")] = "none"
+    """What sees them first: nothing, the built-in redactor, or a callable (see `aibridge.recording.contents`)."""
+    redactor_patterns: Annotated[tuple[str, ...], values.PATTERNS] = ()
+    """What else the built-in redactor masks."""
+    redactor_timeout: Annotated[float, duration(zero=False)] = 2.0
+    """Seconds for the records that are written together; what takes longer is recorded without contents."""
+
+
 class Auth(Section, frozen=True, kw_only=True):
     """How the gateway learns who asks."""
 
@@ -145,6 +158,8 @@ class Provider(Section, frozen=True, kw_only=True):
     send_actor_headers: Annotated[bool, values.BOOLEAN] = False
     byok: Annotated[bool, values.BOOLEAN] = True
     """False: what the client sends as its credential is dropped."""
+    record_contents: Annotated[bool, values.BOOLEAN] = True
+    """Whether the contents of its exchanges are recorded, where contents are at all."""
 
 
 class MCPServer(Section, frozen=True, kw_only=True):
@@ -187,6 +202,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     server: Server = Server()
     storage: Storage = Storage()
+    recording: Recording = Recording()
     auth: Auth = Auth()
     metrics: Metrics = Metrics()
     upstream: Upstream = Upstream()

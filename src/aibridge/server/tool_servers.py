@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
-from aibridge.errors import SettingsError
 from aibridge.mcp.config import ClientCredentials, ServerConfig
 from aibridge.mcp.policy import Policy
 from aibridge.mcp.servers import ToolServers
+from aibridge.server.importing import imported
 from aibridge.server.settings import MCPServer, Settings
 
 
@@ -49,11 +46,5 @@ def _policy(told: str) -> Policy:
         return "allow"
     if told == "deny":
         return "deny"
-    module, _, name = told.partition(":")
-    try:
-        found: Any = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        allowed = "allowed is allow, deny, or package.module:name of something that can be imported"
-        raise SettingsError(f"tools.policy: {told!r} can not be loaded ({error}); {allowed}") from error
-    policy: Policy = found
+    policy: Policy = imported("tools.policy", told, "allow, deny")
     return policy

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from aibridge.errors import SettingsError
+
 T = TypeVar("T")
 
 
@@ -302,6 +304,21 @@ def _regular_expression(value: Any) -> str:
 
 
 REGULAR_EXPRESSION = Kind('a regular expression, or "" for none', _regular_expression)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    _require(isinstance(value, list) and all(isinstance(each, str) and each for each in value))
+    if value:
+        from aibridge.recording.secrets import KnownSecrets
+
+        try:
+            KnownSecrets(value)
+        except SettingsError as fault:
+            raise ValueError(str(fault)) from fault
+    return tuple(value)
+
+
+PATTERNS = Kind('a list of regular expressions (RE2), such as ["ACME-[0-9]{6}"]', _patterns, parsed)
 
 
 def _command(value: Any) -> tuple[str, ...]:

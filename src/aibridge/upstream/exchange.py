@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from aibridge.errors import Fault
 from aibridge.providers.interpreter import Headers, Interpreter, RawHeaders
@@ -12,15 +13,14 @@ if TYPE_CHECKING:
     from aibridge.upstream.attempts import Ways
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """What is sent upstream. `provider` is the provider's name, and is told in faults."""
 
     provider: str
     method: str
     url: str
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Headers
+    body: bytes
     max_retries: int = 0
     exchange_id: str = ""
     """Of the interception; a dump's files are named after it."""
@@ -32,10 +32,14 @@ class UpstreamRequest:
     """Which request of its interception this is."""
     streams: bool = False
     """The client has asked for an event stream, as far as that is known."""
-    interpreter: Interpreter | None = field(default=None, repr=False)
+    interpreter: Interpreter | None = None
     """What makes of this request the one that is really sent, and translates the answer."""
-    ways: Ways | None = field(default=None, repr=False, compare=False)
+    ways: Ways | None = None
     """In which ways it may be sent, where there are several; each makes of this the request that it sends."""
+
+    def __repr__(self) -> str:
+        """Without what is secret, or long."""
+        return f"UpstreamRequest({self.provider!r}, {self.method!r}, {self.endpoint!r}, turn={self.turn})"
 
 
 class Follower(Protocol):

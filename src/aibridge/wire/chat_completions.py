@@ -13,6 +13,7 @@ import msgspec
 from aibridge.errors import Fault
 from aibridge.wire import json_bytes, openai, sse
 from aibridge.wire.body import last_said, last_text, read_body
+from aibridge.wire.counters import told
 from aibridge.wire.dialect import ProviderError, Reader, Request, SessionHints, ToolCall, Usage
 from aibridge.wire.document import DocumentReader, error_in
 from aibridge.wire.stream import StreamReader, end_event
@@ -109,7 +110,7 @@ class Completion(msgspec.Struct):
     id: str | None = None
     object: str | None = None
     choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     error: Any = None
 
 
@@ -129,8 +130,8 @@ def _ask_for_usage(body: bytes, options: dict[str, Any] | None) -> bytes:
     return body[: span[0]] + asking + body[span[1] :]
 
 
-def _usage(told: dict[str, Any]) -> Usage:
-    return openai.usage_of(told, "prompt_tokens", "completion_tokens")
+def _usage(counters: dict[str, Any]) -> Usage:
+    return openai.usage_of(counters, "prompt_tokens", "completion_tokens")
 
 
 class ChatDocument(DocumentReader):
@@ -144,7 +145,8 @@ class ChatDocument(DocumentReader):
             )
             return
         turn.response_id, turn.complete = completion.id, True
-        turn.usage = _usage(completion.usage) if completion.usage else None
+        if counters := told(completion.usage):
+            turn.usage, turn.provider_usage = _usage(counters), json_bytes.text_of(completion.usage)
         for choice in completion.choices:
             turn.stop_reason = turn.stop_reason or choice.finish_reason
             for call in (choice.message and choice.message.tool_calls) or ():
@@ -158,17 +160,19 @@ class ChatStream(StreamReader[Completion]):
 
     def __init__(self) -> None:
         super().__init__(_completion)
+        self._told: dict[str, Any] = {}  # the counters of the last event
         self._calls: dict[tuple[int, int], tuple[ToolCall, list[str]]] = {}
 
     def _read(self, event: Completion) -> None:
         turn = self.turn
+        self._told = told(event.usage)
         if event.error:
             turn.error = error_in({"error": event.error})
             self.ended = True
             return
         turn.response_id = turn.response_id or event.id
-        if event.usage:
-            turn.usage = _usage(event.usage)
+        if self._told:
+            turn.usage, turn.provider_usage = _usage(self._told), json_bytes.text_of(event.usage)
         for choice in event.choices or ():
             turn.stop_reason = choice.finish_reason or turn.stop_reason
             if choice.delta and choice.delta.tool_calls:
@@ -225,8 +229,8 @@ class WithholdingChatStream(ChatStream):
         return not self._is_usage
 
     def _read(self, event: Completion) -> None:
-        self._is_usage = event.choices == [] and bool(event.usage)
         super()._read(event)
+        self._is_usage = event.choices == [] and bool(self._told)
 
     def _read_other(self, data: bytes) -> None:
         self._is_whole = data.strip() in (b"", DONE)

@@ -5,10 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
+from aibridge.wire import json_bytes
 from aibridge.wire.dialect import Usage
 
 _DIGITS = re.compile(r"-?[0-9]+")
 _MOST = (1 << 63) - 1  # what a database's integer holds
+_object = msgspec.json.Decoder(dict[str, Any] | None)
+
+
+def told(usage: msgspec.Raw) -> dict[str, Any]:
+    """The counters of a usage object that was left as it stands; empty where there is none.
+
+    Raises `msgspec.DecodeError` where it is no object.
+    """
+    return json_bytes.decode(_object, bytes(usage)) or {} if usage else {}
 
 
 def count(value: Any) -> int:

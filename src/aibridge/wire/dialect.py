@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,15 +16,14 @@ if TYPE_CHECKING:
     from aibridge.wire.tools import OfferedTool
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What one turn used, in tokens; `input` was neither read from nor written to a cache."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = {}
     """Every other counter, under the provider's own name; those of a nested object as `object.counter`."""
 
 
@@ -35,18 +36,18 @@ class ToolCall:
     arguments: str = ""
     complete: bool = False
     """False while, or if for ever, the stream was cut before the call's end."""
+    namespace: str | None = None
+    """Responses: that of the tool, where the client has put it into one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Thought:
+class Thought(msgspec.Struct, frozen=True):
     """Something that the model thought aloud."""
 
     source: ThoughtSource
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderError:
+class ProviderError(msgspec.Struct, frozen=True):
     """The provider's own report of a failure: in an answer's body, or as an event of a stream."""
 
     type: str | None
@@ -60,6 +61,8 @@ class Turn:
     response_id: str | None = None
     usage: Usage | None = None
     """None where the provider named none."""
+    provider_usage: str | None = None
+    """The provider's own usage object, as the JSON text that it sent; of what came in pieces, all of them in one."""
     tool_calls: list[ToolCall] = field(default_factory=list)
     thoughts: list[Thought] = field(default_factory=list)
     stop_reason: str | None = None
@@ -70,8 +73,7 @@ class Turn:
     error: ProviderError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionHints:
+class SessionHints(msgspec.Struct, frozen=True):
     """Members of a request's body from which the client's session may be told (see `aibridge.clients`)."""
 
     user_id: str | None = None
@@ -81,8 +83,7 @@ class SessionHints:
     prompt_cache_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What a request on a bridged route asks for."""
 
     body: bytes

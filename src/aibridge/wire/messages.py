@@ -13,7 +13,7 @@ import msgspec
 from aibridge.errors import Fault
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.body import last_said, last_text, read_body
-from aibridge.wire.counters import count, usage_of
+from aibridge.wire.counters import count, told, usage_of
 from aibridge.wire.dialect import ProviderError, Reader, Request, SessionHints, Thought, ToolCall, Usage
 from aibridge.wire.document import DocumentReader, error_in
 from aibridge.wire.stream import StreamReader, end_event
@@ -102,14 +102,14 @@ class _Message(msgspec.Struct):
     type: str
     id: str | None = None
     content: list[_Block] = []
-    usage: dict[str, Any] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     stop_reason: str | None = None
     error: Any = None
 
 
 class _Start(msgspec.Struct):
     id: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 class Event(msgspec.Struct):
@@ -120,7 +120,7 @@ class Event(msgspec.Struct):
     delta: msgspec.Raw = msgspec.Raw(b"{}")
     content_block: _Block | None = None
     message: _Start | None = None
-    usage: dict[str, Any] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     error: Any = None
 
 
@@ -151,13 +151,13 @@ def _answered_call(content: bytes) -> str | None:
     return next((block.tool_use_id for block in reversed(blocks) if block.type == "tool_result"), None)
 
 
-def _usage(told: dict[str, Any]) -> Usage:
+def _usage(counters: dict[str, Any]) -> Usage:
     return usage_of(
-        count(told.get("input_tokens")),
-        count(told.get("output_tokens")),
-        count(told.get("cache_read_input_tokens")),
-        count(told.get("cache_creation_input_tokens")),
-        told,
+        count(counters.get("input_tokens")),
+        count(counters.get("output_tokens")),
+        count(counters.get("cache_read_input_tokens")),
+        count(counters.get("cache_creation_input_tokens")),
+        counters,
         _KNOWN,
     )
 
@@ -171,7 +171,8 @@ class MessageDocument(DocumentReader):
             turn.error = error_in({"error": message.error}) or ProviderError(None, None)
             return
         turn.response_id, turn.stop_reason, turn.complete = message.id, message.stop_reason, True
-        turn.usage = _usage(message.usage) if message.usage else None
+        if counters := told(message.usage):
+            turn.usage, turn.provider_usage = _usage(counters), json_bytes.text_of(message.usage)
         for block in message.content:
             if block.type == "tool_use":
                 turn.tool_calls.append(ToolCall(block.id, block.name, json_bytes.text_of(block.input), complete=True))
@@ -215,11 +216,13 @@ class MessageStream(StreamReader[Event]):
         for index in (*self._calls, *self._thoughts):
             self._settle(index, complete=False)
 
-    def _count(self, usage: dict[str, Any] | None) -> None:
+    def _count(self, usage: msgspec.Raw) -> None:
         """Counts are running totals: the last figure of each field stands."""
-        if usage:
-            self._usage.update((name, value) for name, value in usage.items() if value is not None)
+        if counters := told(usage):
+            first = not self._usage
+            self._usage.update((name, value) for name, value in counters.items() if value is not None)
             self.turn.usage = _usage(self._usage)
+            self.turn.provider_usage = json_bytes.text_of(usage if first else json_bytes.encode(self._usage))
 
     def _open(self, index: int, block: _Block) -> None:
         if block.type == "tool_use":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aibridge.errors import Fault
-from aibridge.wire import json_bytes, openai, sse
+from aibridge.wire import counters, json_bytes, openai, sse
 from aibridge.wire.body import Said, last_said, read_body, texts
 from aibridge.wire.dialect import ProviderError, Reader, Request, SessionHints, Thought, ToolCall, Turn
 from aibridge.wire.document import DocumentReader, error_in
@@ -99,6 +99,7 @@ class _Item(msgspec.Struct):
     type: str = ""
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: msgspec.Raw = _NULL  # of a function, as text, or of a search for tools, as an object
     input: msgspec.Raw = _NULL  # of a custom tool
     action: msgspec.Raw = _NULL  # of a shell or a computer
@@ -111,7 +112,7 @@ class _Item(msgspec.Struct):
 class _Response(msgspec.Struct):
     id: str | None = None
     status: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     error: Any = None
     output: list[msgspec.Raw] | None = None
 
@@ -163,7 +164,8 @@ def _call(item: _Item) -> ToolCall | None:
     """
     if not item.call_id or not item.type.endswith("_call"):
         return None
-    return ToolCall(item.call_id, item.name or item.type.removesuffix("_call"), _arguments(item), complete=True)
+    name = item.name or item.type.removesuffix("_call")
+    return ToolCall(item.call_id, name, _arguments(item), complete=True, namespace=item.namespace)
 
 
 def _arguments(item: _Item) -> str:
@@ -195,8 +197,9 @@ def _add(told: msgspec.Raw, turn: Turn) -> None:
 def _end(response: _Response, turn: Turn) -> None:
     """What the response as a whole says at its end: usage and outcome."""
     turn.response_id = response.id or turn.response_id
-    if response.usage:
-        turn.usage = openai.usage_of(response.usage, "input_tokens", "output_tokens")
+    if told := counters.told(response.usage):
+        turn.usage = openai.usage_of(told, "input_tokens", "output_tokens")
+        turn.provider_usage = json_bytes.text_of(response.usage)
         turn.counted = True
     turn.stop_reason = response.status
     if response.status in ("failed", "cancelled") or response.error:

@@ -14,6 +14,7 @@ from .test_one_message import every_speech
 
 MESSAGES, CHAT, RESPONSES = SPEECHES
 LOOK: list[Part] = [Text("I look."), Call("call_1", TIDES)]
+OTHERS: list[Part] = [Call("call_2", OWN), Call("call_3", OWN)]
 MIXED: list[Part] = [Text("I look."), Call("call_1", TIDES), Call("call_2", OWN), Call("call_3", TIDES)]
 
 
@@ -81,6 +82,32 @@ def test_what_was_changed_is_left_as_it_is(speech: Speech) -> None:
         assert body_of(speech, history, told.memory) == request
     kept = [element for element in history if "I looked." not in json.dumps(element)]
     assert body_of(speech, kept, told.memory).count(b"call_1") in (0, 3), "a call without its result, or the reverse"
+
+
+@every_speech
+def test_an_element_of_another_kind_is_none_of_those_remembered(speech: Speech) -> None:
+    """There are as many as there were, but the client has put another in the place of one."""
+    told = converse(speech, speech.request(speech.asked(PROMPT)), [[Text("I look."), Call("call_1", TIDES), *OTHERS]])
+    shown = speech.shown([Call("call_3", OWN), Text("I look."), Call("call_2", OWN)])
+    answer = [{"role": "assistant", "content": shown}] if speech is MESSAGES else shown
+    history = [*speech.asked(PROMPT), *answer, *results(speech, "call_2", "call_3")]
+    assert history_in(speech, body_of(speech, history, told.memory)) == history
+
+
+def test_the_same_id_of_another_call_in_chat_is_no_sign() -> None:
+    """Some servers number their calls anew in every answer; a client may write arguments in its own way."""
+    told = converse(CHAT, CHAT.request(CHAT.asked(PROMPT)), [[Call("call_1", TIDES), Call("0", OWN)]])
+    for arguments, fits in (('{"day":1,"harbour":"Lyme"}', True), ('{"harbour":"Poole","day":1}', False), ("{", False)):
+        history = [*CHAT.asked(PROMPT), *CHAT.shown([Call("0", OWN, arguments)]), *results(CHAT, "0")]
+        assert (b"call_1" in body_of(CHAT, history, told.memory)) is fits
+
+
+@every_speech
+@pytest.mark.parametrize("hidden", [b"", b"null", b"[[]]", b'{"content":', b'{"items":3}', b"[" * 9999])
+def test_what_can_not_be_read_any_more_is_forgotten(speech: Speech, hidden: bytes) -> None:
+    """Another version of the gateway may have written it in its own way."""
+    history = [*speech.asked(PROMPT), *speech.said([Call("call_2", OWN)]), *results(speech, "call_2")]
+    assert body_of(speech, history, {"call_2": hidden}) == speech.request(history)
 
 
 @every_speech

@@ -84,6 +84,7 @@ def test_tools_that_codex_declares_in_its_input_are_the_clients_own_too() -> Non
         ("chat_completions", {"tool_choice": "none"}),
         ("chat_completions", {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}}),
         ("chat_completions", {"n": 2}),
+        ("chat_completions", {"prediction": {"type": "content", "content": "a"}}),
         ("chat_completions", {"functions": [{"name": "f"}]}),
         ("responses", {"tool_choice": "none"}),
         ("responses", {"tool_choice": {"type": "allowed_tools", "tools": []}}),
@@ -150,6 +151,15 @@ def test_a_result_in_messages() -> None:
     assert "is_error" not in block
     (block,) = given_back(MESSAGES_SPEECH, ToolResult((TextPart("No such harbour."),), is_error=True))["content"]
     assert block["is_error"] is True
+
+
+def test_a_result_that_says_nothing_in_messages() -> None:
+    """The API refuses a text of nothing but space, and an error without a text."""
+    (block,) = given_back(MESSAGES_SPEECH, ToolResult((TextPart(" \n"), TextPart(""))))["content"]
+    assert block["content"] == []
+    for parts in ((), (TextPart("\n"),)):
+        (block,) = given_back(MESSAGES_SPEECH, ToolResult(parts, is_error=True))["content"]
+        assert block["content"] == [{"type": "text", "text": "Error"}]
 
 
 def test_a_result_in_chat() -> None:

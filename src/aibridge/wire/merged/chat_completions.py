@@ -13,6 +13,7 @@ from aibridge.wire import json_bytes, sse
 from aibridge.wire.body import last_text, texts
 from aibridge.wire.chat_completions import DONE, Call, ChatCompletions, ChatDocument, ChatStream, Completion
 from aibridge.wire.dialect import Reader, Request
+from aibridge.wire.merged.choice import forbids_others
 from aibridge.wire.merged.merge import (
     Answered,
     Merge,
@@ -22,6 +23,7 @@ from aibridge.wire.merged.merge import (
     Trail,
     added,
     data_of,
+    recalled,
 )
 from aibridge.wire.merged.results import text_of
 from aibridge.wire.tools import OfferedTool, OfferedTools
@@ -40,6 +42,7 @@ class _Members(msgspec.Struct):
     tools: list[_Tool] | None = None
     tool_choice: Any = None
     functions: Any = None
+    prediction: Any = None
     n: int | None = None
 
 
@@ -53,7 +56,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Document(msgspec.Struct):
-    choices: list[_Choice]
+    choices: list[_Choice] = []
     usage: dict[str, Any] | None = None
 
 
@@ -73,14 +76,10 @@ _call = msgspec.json.Decoder(_Tool)
 _chunk = msgspec.json.Decoder(_Chunk)
 
 
-class _Id(msgspec.Struct):
-    id: str = ""
-
-
 class _SaidBefore(msgspec.Struct):
     role: str = ""
     content: msgspec.Raw = msgspec.Raw(b"null")
-    tool_calls: list[_Id] | None = None
+    tool_calls: list[Call] | None = None
 
 
 class _Asked(msgspec.Struct):
@@ -91,7 +90,8 @@ class _Hidden(msgspec.Struct):
     """What the client was shown, and the messages that it was made of."""
 
     content: str
-    calls: list[str]
+    calls: list[tuple[str, str, str]]
+    """Ids, names and arguments: some servers number their calls anew in every answer."""
     messages: list[msgspec.Raw]
 
 
@@ -104,14 +104,17 @@ _NOT_JOINED = frozenset({"role", "id", "type", "index"})
 
 
 def may_offer(body: bytes) -> bool:
-    """The request does not forbid tools, nor asks for several answers or for functions of the old kind."""
+    """The request does not forbid tools, nor asks for several answers or for functions of the old kind.
+
+    With a predicted output the provider takes no tools.
+    Source: https://platform.openai.com/docs/guides/predicted-outputs
+    """
     try:
         members = json_bytes.decode(_members, body)
     except msgspec.DecodeError:
         return False
-    choice = members.tool_choice
-    restricted = choice == "none" or (isinstance(choice, dict) and choice.get("type") == "allowed_tools")
-    return not restricted and not members.functions and members.n in (None, 1)
+    excluded = forbids_others(members.tool_choice) or members.functions or members.prediction
+    return not excluded and members.n in (None, 1)
 
 
 @lru_cache(maxsize=16)
@@ -128,6 +131,7 @@ class MergedCompletion(Merge):
     """One completion: the first turn's id, the last one's finish reason, the text and the client's calls of all."""
 
     history = "messages"
+    broken_off = frozenset({"length", "content_filter"})
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
         super().__init__(request, tools)
@@ -161,10 +165,9 @@ class MergedCompletion(Merge):
         messages = self._elements()
         restored: dict[int, bytes] = {}
         for place, keys in enumerate(self._conversation.keys):
-            if found := next((remembered[key] for key in keys if key in remembered), None):
-                hidden = json_bytes.decode(_hidden, found)
+            if hidden := recalled(_hidden, remembered, keys):
                 message = json_bytes.decode(_said_before, messages[place])
-                if hidden.content == _text_of(message) and hidden.calls == _ids(message):
+                if hidden.content == _text_of(message) and hidden.calls == _calls_of(message):
                     restored[place] = b",".join(bytes(turn) for turn in hidden.messages)
         self._replace(restored)
 
@@ -173,11 +176,11 @@ class MergedCompletion(Merge):
         messages = self._said if self.answered_last else [*self._said, *self._last_said]
         if len(messages) < 2:
             return None
-        own = [call.id for call in self._last_calls if call.name not in self.names]
+        own = [(call.id, call.name, _in_one_form(call.arguments)) for call in self._own_calls]
         text = "".join(self.texts)
         trail = self._conversation.trail.copy()
         trail.add("assistant", [text])
-        keys = own or ([trail.place] if text else [])
+        keys = [call_id for call_id, _, _ in own] or ([trail.place] if text else [])
         told = _Hidden(text, own, [msgspec.Raw(message) for message in messages])
         return Remembered(keys, json_bytes.encode(told)) if keys else None
 
@@ -190,7 +193,7 @@ class MergedCompletion(Merge):
             elif message.role == "assistant":
                 text = _text_of(message)
                 trail.add("assistant", [text])
-                keys[-1] = _ids(message) or ([trail.place] if text else [])
+                keys[-1] = [call.id or "" for call in message.tool_calls or ()] or ([trail.place] if text else [])
         return keys
 
     def _names_taken(self) -> frozenset[str]:
@@ -217,16 +220,18 @@ class _DocumentReader(MergedDocument, ChatDocument):
     def _read(self, text: bytes) -> None:
         super()._read(text)
         merge, turn = self._merge, self.turn
-        if not turn.complete or not turn.stop_reason:
-            return
         document = json_bytes.decode(_document, text)
+        if not turn.complete or not document.choices:
+            return
         said = bytes(document.choices[0].message)
         message = json_bytes.decode(_message, said)
         merge.id = merge.id or turn.response_id
-        merge.took(turn.tool_calls, [said], document.usage)
+        calls = [bytes(call) for call in message.tool_calls or ()]
+        own = [call for call in calls if not self._is_hidden(call)]
+        merge.took(turn, [_with_calls(said, own) if merge.is_broken_off(turn) else said], document.usage)
         merge.texts.append(message.content or "")
-        merge.calls += [bytes(call) for call in message.tool_calls or () if not self._is_hidden(bytes(call))]
-        if merge.turns > 1 or merge.waiting:
+        merge.calls += own
+        if merge.turns > 1 or len(own) < len(calls):
             self._passed = self._merged(text, said)
         if merge.waiting:
             merge.held, self._passed = self._passed, b""
@@ -239,10 +244,7 @@ class _DocumentReader(MergedDocument, ChatDocument):
         merge = self._merge
         content = "".join(merge.texts)
         message = json_bytes.set_member(message, "content", json_bytes.encode(content or None))
-        if merge.calls:
-            message = json_bytes.set_member(message, "tool_calls", b"[%b]" % b",".join(merge.calls))
-        else:
-            message = json_bytes.without_member(message, "tool_calls")
+        message = _with_calls(message, merge.calls)
 
         def edit(choice: bytes) -> bytes:
             choice = json_bytes.set_member(choice, "message", message)
@@ -277,9 +279,9 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         super()._read(event)
         if event.error:
             return
-        self._usage = event.usage or self._usage
+        self._usage = self._told or self._usage
         if not event.choices:
-            if event.usage:
+            if self._told:
                 self._usage_chunk, self._passed = self._event, b""
             return
         choice, merge = event.choices[0], self._merge
@@ -312,8 +314,8 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         if merge.turns:
             data = json_bytes.set_member(data, "id", json_bytes.encode(merge.id))
             data = _edit_delta(data, lambda delta: json_bytes.without_member(delta, "role"))
-            if event.usage:  # counters that come with the text are running totals, of all turns now
-                data = json_bytes.set_member(data, "usage", json_bytes.encode(added(merge.usage(), event.usage)))
+            if self._told:  # counters that come with the text are running totals, of all turns now
+                data = json_bytes.set_member(data, "usage", json_bytes.encode(added(merge.usage(), self._told)))
         return data
 
     def _read_other(self, data: bytes) -> None:
@@ -363,7 +365,7 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         said = self._said() if goes_back else None  # else the message is at its end, and the client has all of it
         if said:
             merge.texts.append(said["content"] or "")
-        merge.took(self.turn.tool_calls, [json_bytes.encode(said)] if said else [], self._usage)
+        merge.took(self.turn, [json_bytes.encode(said)] if said else [], self._usage)
         end = b"".join(self._end)
         if merge.goes_on:
             end = b"".join(sse.write(_edit_choice(data_of(chunk), _stopped)) for chunk in self._end)
@@ -383,8 +385,10 @@ class _StreamReader(MergedStream[Completion], ChatStream):
                 deltas.append({name: value for name, value in told.items() if name != "tool_calls"})
         said = {"role": "assistant", "content": None} | _joined(deltas)
         said["content"] = said["content"] or None
-        if self._call_deltas:
-            calls = [{"type": "function"} | _joined(deltas) for deltas in self._call_deltas.values()]
+        runs = not self._merge.is_broken_off(self.turn)
+        told_of = [deltas for index, deltas in self._call_deltas.items() if runs or self._numbers[index] is not None]
+        if told_of:
+            calls = [{"type": "function"} | _joined(deltas) for deltas in told_of]
             said["tool_calls"] = [{name: call[name] for name in call if name != "index"} for call in calls]
         return said
 
@@ -404,8 +408,20 @@ def _text_of(message: _SaidBefore) -> str:
     return "".join(texts(message.content, "text"))
 
 
-def _ids(message: _SaidBefore) -> list[str]:
-    return [call.id for call in message.tool_calls or ()]
+def _calls_of(message: _SaidBefore) -> list[tuple[str, str, str]]:
+    return [
+        (call.id or "", called.name or "", _in_one_form(called.arguments or called.input or ""))
+        for call in message.tool_calls or ()
+        if (called := call.function or call.custom)
+    ]
+
+
+def _in_one_form(arguments: str) -> str:
+    """The same for arguments that are the same: some clients decode them, and encode them anew."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(arguments), order="sorted").decode()
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return arguments
 
 
 def _joined(deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -427,6 +443,13 @@ def _join(values: list[Any]) -> Any:
     if kind is list:
         return [element for value in values for element in value]
     return _joined(values) if kind is dict else values[-1]
+
+
+def _with_calls(message: bytes, calls: Sequence[bytes]) -> bytes:
+    """A message with these tool calls, and no others."""
+    if not calls:
+        return json_bytes.without_member(message, "tool_calls")
+    return json_bytes.set_member(message, "tool_calls", b"[%b]" % b",".join(calls))
 
 
 def _stopped(choice: bytes) -> bytes:

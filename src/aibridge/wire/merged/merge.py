@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
@@ -11,21 +12,31 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from aibridge.wire import json_bytes, sse
-from aibridge.wire.dialect import Reader, Request, ToolCall
+from aibridge.wire.dialect import Reader, Request, ToolCall, Turn
 from aibridge.wire.document import DocumentReader
+from aibridge.wire.merged.choice import ANY, demanded
 from aibridge.wire.sse import EventTooLarge
 from aibridge.wire.stream import StreamReader
 from aibridge.wire.tools import OfferedTool, OfferedTools, ToolResult
 
 E = TypeVar("E")
+H = TypeVar("H")
 
-SHOWN = msgspec.Raw(b"null")
-"""Stands in what is remembered for a part that the client has, and will send again."""
+_any = msgspec.json.Decoder()
 
 
 def is_hidden(part: msgspec.Raw) -> bool:
     """The part of a remembered message is one that the client does not have."""
-    return bytes(part) != b"null"
+    return bytes(part).startswith(b"{")
+
+
+def recalled(decoder: msgspec.json.Decoder[H], remembered: Mapping[str, bytes], keys: Sequence[str]) -> H | None:
+    """What is remembered under one of the keys; None also where another version of the gateway wrote it."""
+    for key in keys:
+        if key in remembered:
+            with suppress(msgspec.DecodeError, RecursionError):
+                return json_bytes.decode(decoder, remembered[key])
+    return None
 
 
 class Answered(NamedTuple):
@@ -89,6 +100,8 @@ class Merge(ABC):
 
     history: str
     """The member of a request that holds the conversation."""
+    broken_off: frozenset[str]
+    """Stop reasons of a turn that the provider broke off: its calls may not be whole, and none is run."""
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
         self.request = request
@@ -105,7 +118,8 @@ class Merge(ABC):
         self._offering = True
         self._said: list[bytes] = []  # what the turns added to the conversation, as JSON
         self._last_said: list[bytes] = []
-        self._last_calls: list[ToolCall] = []
+        self._own_calls: list[ToolCall] = []
+        """Those of the last turn that the client is to run."""
         self._counted: list[dict[str, Any]] = []
 
     @property
@@ -117,7 +131,24 @@ class Merge(ABC):
             members["tools"] = self._with_tools(own if own.startswith(b"[") else b"[]")
         if self._said:
             members[self.history] = self._with_history(self._member(self.history), b",".join(self._said))
-        return self._with(members)
+        body = self._with(members)
+        return json_bytes.without_member(body, "tool_choice") if self._said and self._has_its_choice else body
+
+    @property
+    def _has_its_choice(self) -> bool:
+        """The tool that the request demands was an injected one, and has been called; or there is none to choose now.
+
+        To demand it again would be to go on for ever.
+        """
+        called = demanded(json_bytes.decode(_any, self._member("tool_choice") or b"null"))
+        if called or self._has_own_tools:
+            return called in self.names
+        return called == ANY or not self._offering
+
+    @property
+    def _has_own_tools(self) -> bool:
+        """The client has brought tools."""
+        return bool(self._names_taken()) or self._member("tools").strip(b" \t\r\n[]") not in (b"", b"null")
 
     def stop_offering(self) -> None:
         """The next turn is the last: no tool is offered any more."""
@@ -146,13 +177,28 @@ class Merge(ABC):
         self.waiting = []
         self.answered_last = True
 
-    def took(self, calls: Sequence[ToolCall], said: list[bytes], usage: dict[str, Any] | None) -> None:
-        """A turn has come to its end (for readers): its calls, what it said for the conversation, and its raw usage."""
+    def is_injected(self, call: ToolCall) -> bool:
+        """The call is for the gateway to run, not for the client."""
+        return call.name in self.names and not call.namespace
+
+    def is_broken_off(self, turn: Turn) -> bool:
+        """The provider did not let the turn come to its natural end: no call of it is run, and the message ends."""
+        return turn.stop_reason in self.broken_off
+
+    def took(
+        self, turn: Turn, said: list[bytes], usage: dict[str, Any] | None, settled: Collection[str | None] = ()
+    ) -> None:
+        """A turn has come to its end (for readers): what it said for the conversation, and its raw usage.
+
+        Of a turn that was broken off, nothing that is hidden belongs into `said`. `settled` are ids of calls that the
+        provider has answered itself.
+        """
         self.turns += 1
         self.answered_last = False
-        self._last_calls = list(calls)
-        self.waiting = [call for call in calls if call.name in self.names]
-        self.goes_on = bool(self.waiting) and len(self.waiting) == len(calls)
+        self._own_calls = [call for call in turn.tool_calls if not self.is_injected(call) and call.id not in settled]
+        injected = [call for call in turn.tool_calls if self.is_injected(call)]
+        self.waiting = [] if self.is_broken_off(turn) else injected
+        self.goes_on = bool(self.waiting) and not self._own_calls
         self._last_said = said
         if usage:
             self._counted.append(usage)

@@ -10,9 +10,9 @@ import msgspec
 
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.body import last_text
-from aibridge.wire.dialect import Reader, Request, ToolCall
+from aibridge.wire.dialect import Reader, Request, Turn
+from aibridge.wire.merged.choice import forbids_others
 from aibridge.wire.merged.merge import (
-    SHOWN,
     Answered,
     Merge,
     MergedDocument,
@@ -21,6 +21,7 @@ from aibridge.wire.merged.merge import (
     Trail,
     data_of,
     is_hidden,
+    recalled,
 )
 from aibridge.wire.merged.results import note_of
 from aibridge.wire.messages import Event, MessageDocument, Messages, MessageStream
@@ -29,17 +30,13 @@ from aibridge.wire.tools import ImagePart, OfferedTool, OfferedTools, ToolResult
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
-class _Choice(msgspec.Struct):
-    type: str = ""
-
-
 class _Tool(msgspec.Struct):
     name: str = ""
 
 
 class _Members(msgspec.Struct):
     tools: list[_Tool] | None = None
-    tool_choice: _Choice | None = None
+    tool_choice: Any = None
 
 
 class _Content(msgspec.Struct):
@@ -79,7 +76,7 @@ class _Asked(msgspec.Struct):
 
 
 class _HiddenTurn(msgspec.Struct):
-    """A turn as the provider saw it, with `SHOWN` for each block that the client has."""
+    """A turn as the provider saw it; a block that the client has is only named (`_name_of`)."""
 
     blocks: list[msgspec.Raw]
     results: list[msgspec.Raw] = []
@@ -100,10 +97,9 @@ _hidden = msgspec.json.Decoder(list[_HiddenTurn])
 def may_offer(body: bytes) -> bool:
     """The request does not forbid tools."""
     try:
-        choice = json_bytes.decode(_members, body).tool_choice
+        return not forbids_others(json_bytes.decode(_members, body).tool_choice)
     except msgspec.DecodeError:
         return False
-    return choice is None or choice.type != "none"
 
 
 @lru_cache(maxsize=16)
@@ -120,6 +116,7 @@ class MergedMessage(Merge):
     """One message: the first turn's id, the last one's stop reason, the blocks of all but the injected calls."""
 
     history = "messages"
+    broken_off = frozenset({"max_tokens", "model_context_window_exceeded", "refusal"})
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
         super().__init__(request, tools)
@@ -130,7 +127,6 @@ class MergedMessage(Merge):
         self.visible: list[bytes] = []
         """The blocks of documents that the client is shown."""
         self.held = b""
-        self._own_calls: list[str] = []
         self._texts: list[str] = []
         self._turns: list[_HiddenTurn] = []
 
@@ -154,21 +150,17 @@ class MergedMessage(Merge):
         """A `ping`."""
         return Messages.keep_alive
 
-    def took_blocks(self, calls: Sequence[ToolCall], blocks: Sequence[bytes], usage: dict[str, Any] | None) -> None:
+    def took_blocks(self, turn: Turn, blocks: Sequence[bytes], usage: dict[str, Any] | None) -> None:
         """A turn has come to its end: all its blocks, in order."""
-        said = [(block, json_bytes.decode(_block, block)) for block in blocks if not _is_blank(block)]
-        turn = _HiddenTurn([])
-        self._own_calls = []
-        for block, kind in said:
-            hidden = self.hides(kind)
-            turn.blocks.append(msgspec.Raw(block) if hidden else SHOWN)
-            if kind.type == "text":
-                self._texts.append(kind.text)
-            elif kind.type == "tool_use" and not hidden:
-                self._own_calls.append(kind.id)
-        self._turns.append(turn)
+        kinds = [(block, json_bytes.decode(_block, block)) for block in blocks]
+        runs = not self.is_broken_off(turn)
+        said = [(block, kind) for block, kind in kinds if not _says_nothing(kind) and (runs or not self.hides(kind))]
+        self._turns.append(
+            _HiddenTurn([msgspec.Raw(block) if self.hides(kind) else _name_of(kind) for block, kind in said])
+        )
+        self._texts += [kind.text for _, kind in said if kind.type == "text"]
         told = b",".join(block for block, _ in said)
-        self.took(calls, [b'{"role":"assistant","content":[%b]}' % told] if told else [], usage)
+        self.took(turn, [b'{"role":"assistant","content":[%b]}' % told] if told else [], usage)
 
     def hides(self, block: Kind) -> bool:
         """The client is not shown the block."""
@@ -181,9 +173,9 @@ class MergedMessage(Merge):
         messages = self._elements()
         restored: dict[int, bytes] = {}
         for place, keys in enumerate(self._conversation.keys):
-            hidden = next((remembered[key] for key in keys if key in remembered), None)
+            hidden = recalled(_hidden, remembered, keys)
             following = messages[place + 1] if place + 1 < len(messages) else None
-            if hidden and (parts := _put_back(messages[place], json_bytes.decode(_hidden, hidden), following)):
+            if hidden and (parts := _put_back(messages[place], hidden, following)):
                 restored[place] = parts[0]
                 if parts[1]:
                     restored[place + 1] = parts[1]
@@ -195,7 +187,7 @@ class MergedMessage(Merge):
             return None
         trail = self._conversation.trail.copy()
         trail.add("assistant", self._texts)
-        keys = self._own_calls or ([trail.place] if self._texts else [])
+        keys = [call.id for call in self._own_calls] or ([trail.place] if self._texts else [])
         return Remembered(keys, json_bytes.encode(self._turns)) if keys else None
 
     def _read_history(self, trail: Trail) -> list[list[str]]:
@@ -233,8 +225,10 @@ def result_block(call_id: str, result: ToolResult) -> bytes:
         if isinstance(part, ImagePart) and part.mime_type in _IMAGES:
             source = {"type": "base64", "media_type": part.mime_type, "data": part.data}
             content.append({"type": "image", "source": source})
-        elif text := note_of(part):
+        elif (text := note_of(part)).strip():  # a blank one is refused
             content.append({"type": "text", "text": text})
+    if result.is_error and not content:  # which is refused as well
+        content.append({"type": "text", "text": "Error"})
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": call_id, "content": content}
     return json_bytes.encode(block | ({"is_error": True} if result.is_error else {}))
 
@@ -261,6 +255,11 @@ def _is_blank(block: bytes) -> bool:
     return _says_nothing(json_bytes.decode(_block, block))
 
 
+def _name_of(kind: Kind) -> msgspec.Raw:
+    """What stands in memory for a block that the client will send again: enough to see that it is that one."""
+    return msgspec.Raw(json_bytes.encode(kind.id or kind.type))
+
+
 def _says_nothing(kind: Kind) -> bool:
     """A text of nothing but space, which the provider says but does not take back."""
     return kind.type == "text" and not kind.text.strip()
@@ -269,7 +268,8 @@ def _says_nothing(kind: Kind) -> bool:
 def _put_back(message: bytes, turns: list[_HiddenTurn], following: bytes | None) -> tuple[bytes, bytes | None] | None:
     """The messages in place of one, and the one that follows with hidden results added; None where they do not fit."""
     visible = _blocks_of(json_bytes.decode(_said, message).content)
-    if len(visible) != sum(not is_hidden(block) for turn in turns for block in turn.blocks):
+    names = [_name_of(json_bytes.decode(_block, block)) for block in visible]
+    if names != [block for turn in turns for block in turn.blocks if not is_hidden(block)]:
         return None
     shown = iter(visible)
     told = []
@@ -353,9 +353,10 @@ class _Document(MergedDocument, MessageDocument):
             return
         merge.id = merge.id or turn.response_id
         blocks = [bytes(block) for block in json_bytes.decode(_content, text).content]
-        merge.visible += [block for block in blocks if not merge.hides(json_bytes.decode(_block, block))]
-        merge.took_blocks(turn.tool_calls, blocks, json_bytes.decode(_usage, text).usage)
-        if merge.turns > 1 or merge.waiting:
+        visible = [block for block in blocks if not merge.hides(json_bytes.decode(_block, block))]
+        merge.visible += visible
+        merge.took_blocks(turn, blocks, json_bytes.decode(_usage, text).usage)
+        if merge.turns > 1 or len(visible) < len(blocks):
             text = json_bytes.set_member(text, "content", b"[%b]" % b",".join(merge.visible))
             text = json_bytes.set_member(text, "usage", json_bytes.encode(merge.usage()))
             text = json_bytes.set_member(text, "id", json_bytes.encode(merge.id))
@@ -413,7 +414,7 @@ class _Stream(MergedStream[Event], MessageStream):
         blocks = list(self._building.values())
         if merge.turns == 0 and not any(merge.hides(block.kind) for block in blocks):
             blocks = []  # the message is at its end, and the client has all of it
-        merge.took_blocks(self.turn.tool_calls, [block.whole() for block in blocks], self._usage)
+        merge.took_blocks(self.turn, [block.whole() for block in blocks], self._usage)
         end = b"".join([*self._deltas, self._event])
         if merge.turns > 1 or merge.waiting:
             deltas = [self._of_all(data_of(delta)) for delta in self._deltas]

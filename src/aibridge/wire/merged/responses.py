@@ -10,9 +10,9 @@ import msgspec
 
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.body import texts
-from aibridge.wire.dialect import Reader, Request, ToolCall
+from aibridge.wire.dialect import Reader, Request, Turn
+from aibridge.wire.merged.choice import forbids_others
 from aibridge.wire.merged.merge import (
-    SHOWN,
     Answered,
     Merge,
     MergedDocument,
@@ -21,6 +21,7 @@ from aibridge.wire.merged.merge import (
     Trail,
     data_of,
     is_hidden,
+    recalled,
 )
 from aibridge.wire.merged.results import note_of, text_of
 from aibridge.wire.responses import Event, ResponseDocument, ResponseStream
@@ -31,15 +32,19 @@ class _Tool(msgspec.Struct):
     name: str | None = None
 
 
-class _Item(msgspec.Struct):
+class Item(msgspec.Struct):
+    """What an item is; or in a request, of which tools it tells."""
+
     type: str = ""
     name: str | None = None
+    namespace: str | None = None
+    call_id: str | None = None
     tools: list[_Tool] | None = None
     encrypted_content: str | None = None
 
 
 class _Members(msgspec.Struct):
-    input: str | list[_Item] = []
+    input: str | list[Item] = []
     tools: list[_Tool] | None = None
     tool_choice: Any = None
     background: Any = None
@@ -53,7 +58,7 @@ class _Output(msgspec.Struct):
 
 
 _members = msgspec.json.Decoder(_Members)
-_item = msgspec.json.Decoder(_Item)
+_item = msgspec.json.Decoder(Item)
 _output = msgspec.json.Decoder(_Output)
 
 
@@ -69,7 +74,7 @@ class _Asked(msgspec.Struct):
 
 
 class _Hidden(msgspec.Struct):
-    """The output as the provider saw it, with `SHOWN` for each item that the client has."""
+    """The output as the provider saw it, with `_SHOWN` for each item that the client has."""
 
     types: list[str]
     keys: list[str | None]
@@ -77,6 +82,8 @@ class _Hidden(msgspec.Struct):
     results: list[msgspec.Raw]
     """Of the last turn's hidden calls."""
 
+
+_SHOWN = msgspec.Raw(b"null")
 
 _said_before = msgspec.json.Decoder(_SaidBefore)
 _asked = msgspec.json.Decoder(_Asked)
@@ -89,9 +96,7 @@ def may_offer(body: bytes) -> bool:
         members = json_bytes.decode(_members, body)
     except msgspec.DecodeError:
         return False
-    choice = members.tool_choice
-    restricted = choice == "none" or (isinstance(choice, dict) and choice.get("type") == "allowed_tools")
-    return not restricted and members.background is not True
+    return not forbids_others(members.tool_choice) and members.background is not True
 
 
 @lru_cache(maxsize=16)
@@ -108,6 +113,7 @@ class MergedResponse(Merge):
     """One response: its events carry the first turn's id, its end the last one's, for that can be gone on from."""
 
     history = "input"
+    broken_off = frozenset({"incomplete"})
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
         members = self._members = json_bytes.decode(_members, request.body)
@@ -150,21 +156,31 @@ class MergedResponse(Merge):
         name = event.partition(b"\n")[0].removeprefix(b"event:").strip().decode() if event[:6] == b"event:" else None
         return sse.write(json_bytes.set_member(data, "sequence_number", str(due).encode()), name)
 
-    def took_output(self, response: bytes, calls: Sequence[ToolCall], output: list[bytes]) -> bytes:
+    def hides(self, item: Item) -> bool:
+        """The client is not shown the item; a tool of the same name in a namespace is the client's own."""
+        return item.type == "function_call" and item.name in self.names and not item.namespace
+
+    def took_output(self, response: bytes, turn: Turn, output: list[bytes]) -> bytes:
         """A turn has come to its end; the final response as the client may see it."""
         told = json_bytes.decode(_output, response)
         kinds = [(item, json_bytes.decode(_item, item)) for item in output]
-        hidden = {item for item, kind in kinds if kind.type == "function_call" and kind.name in self.names}
+        visible = [item for item, kind in kinds if not self.hides(kind)]
+        if self.is_broken_off(turn):
+            kinds = [(item, kind) for item, kind in kinds if not self.hides(kind)]
         said = [
             item
             for item, kind in kinds
             if self._stores or kind.type != "reasoning" or kind.encrypted_content  # else nobody knows it any more
         ]
-        self.visible += [item for item in output if item not in hidden]
-        self._items += [*self._results_of_last, *(msgspec.Raw(item) if item in hidden else SHOWN for item in output)]
+        self.visible += visible
+        self._items += self._results_of_last
+        self._items += [msgspec.Raw(item) if self.hides(kind) else _SHOWN for item, kind in kinds]
         self._results_of_last = []
-        self.took(calls, [] if self._has_conversation else said, told.usage)
-        if self.turns > 1 or hidden:
+        settled = {kind.call_id for _, kind in kinds if kind.type.endswith("_call_output")}
+        self.took(turn, [] if self._has_conversation else said, told.usage, settled)
+        if any(kind.type == "mcp_approval_request" for _, kind in kinds):  # to which the client has to answer
+            self.goes_on = False
+        if self.turns > 1 or len(visible) < len(output):
             response = json_bytes.set_member(response, "output", b"[%b]" % b",".join(self.visible))
             response = json_bytes.set_member(response, "usage", json_bytes.encode(self.usage() or None))
         return response
@@ -199,12 +215,11 @@ class MergedResponse(Merge):
         made = {item.call_id for item in items if item.type.endswith("_call")}
         before: dict[int, list[bytes]] = {}
         after: dict[int, list[bytes]] = {}
-        done: set[bytes] = set()
+        done: list[_Hidden] = []
         for place, keys in enumerate(self._conversation.keys):
-            hidden = next((remembered[key] for key in keys if key in remembered), None)
-            if hidden is None or hidden in done:
+            told = recalled(_hidden, remembered, keys)
+            if told is None or told in done:
                 continue
-            told = json_bytes.decode(_hidden, hidden)
             if items[place].type.endswith("_call_output"):
                 if items[place].call_id in made:
                     continue
@@ -214,7 +229,7 @@ class MergedResponse(Merge):
                 continue
             else:
                 _put_back(told, places, before, after)
-            done.add(hidden)
+            done.append(told)
         elements = self._elements()
         edited = sorted({*before, *after})
         self._replace({at: b",".join([*before.get(at, ()), elements[at], *after.get(at, ())]) for at in edited})
@@ -323,7 +338,7 @@ class _DocumentReader(MergedDocument, ResponseDocument):
         if not self.turn.complete:
             return
         output = [bytes(item) for item in json_bytes.decode(_output, text).output]
-        merged = self._merge.took_output(text, self.turn.tool_calls, output)
+        merged = self._merge.took_output(text, self.turn, output)
         if self._merge.waiting:
             self._merge.held, self._passed = merged, b""
         else:
@@ -366,7 +381,7 @@ class _StreamReader(MergedStream[Event], ResponseStream):
         merge, index = self._merge, event.output_index
         if index not in self._places:
             item = json_bytes.decode(_item, bytes(event.item))
-            hidden = item.type == "function_call" and item.name in merge.names
+            hidden = merge.hides(item)
             self._places[index] = None if hidden else merge.shown_items
             merge.shown_items += not hidden
         if event.type == "response.output_item.done":
@@ -385,7 +400,7 @@ class _StreamReader(MergedStream[Event], ResponseStream):
         merge, passed = self._merge, self._event
         if event.type != "response.failed":
             response = bytes(event.response)
-            merged = merge.took_output(response, self.turn.tool_calls, self._output or _items_of(response))
+            merged = merge.took_output(response, self.turn, self._output or _items_of(response))
             if merged != response:
                 passed = sse.write(json_bytes.set_member(data_of(passed), "response", merged), event.type)
         if merge.waiting:
