@@ -25,17 +25,38 @@ def test_everything_goes_as_it_should() -> None:
     ended = run(AIBRIDGE, "demo", "--once")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
-    assert "All 8 exchanges went as they should, and are recorded." in ended.stdout
+    assert "All 11 exchanges went as they should, and are recorded." in ended.stdout
     for told in (
         "$ aibridge sessions",
         "$ aibridge show",
         "$ aibridge usage",
         "cancelled",
         "calls  Read",
-        "is at 10:42",
     ):
         assert told in ended.stdout
     assert "sk-of-the-gateway-0123456789" not in ended.stdout
+
+
+def test_tools_of_the_gateway_are_shown_from_both_sides() -> None:
+    """What the client sees, what the provider gets, and what is recorded: of an injected call, one that is told again
+    in a later request, and one in a turn with a call of the client's own."""
+    told = run(AIBRIDGE, "demo", "--once").stdout
+    injected, later, mixed, answered = re.split(r"^ ?\d+  ", told, flags=re.MULTILINE)[6:10]
+    call, result = "+ assistant  calls bmcp_demo_high_water", "+ user       result: At Lyme, at 10:42 and 23:07."
+    for part in (injected, later, answered):
+        assert part.index(call) < part.index(result)
+    assert "    calls  " not in injected, "the client has no call of its own"
+    assert "is asked 2 times" in injected
+    assert 'high_water {"harbour": "Lyme"}, run by the gateway' in injected
+    assert later.index(result) < later.index("user       Is that early enough?")
+    assert 'calls  Read {"file_path": "crew"}' in mixed
+    assert "+" not in mixed
+    assert re.findall(r"(\w+) \{.*\}, (.*)", mixed) == [
+        ("Read", "for the client to run"),
+        ("high_water", "run by the gateway"),
+    ]
+    assert answered.index(result) < answered.index("user       result: Ada and Grace")
+    assert max(map(len, "".join([injected, later, mixed, answered]).splitlines())) <= 100
 
 
 def test_it_goes_on_until_it_is_told_to_stop() -> None:

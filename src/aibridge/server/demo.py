@@ -25,7 +25,8 @@ from rich.text import Text
 
 from aibridge.errors import SettingsError
 from aibridge.server import simulated_upstream
-from aibridge.server.demo_exchanges import Exchange, Seen, exchanges
+from aibridge.server.demo_exchanges import Exchange, Seen, Sender, exchanges
+from aibridge.server.demo_history import hidden_calls, lines
 from aibridge.server.gateway import Gateway
 from aibridge.server.report_text import print_sessions, print_shown, print_usage
 from aibridge.server.reports import Shown, reading
@@ -34,6 +35,9 @@ from aibridge.server.values import Secret
 
 _PAUSE = 0.01
 """Seconds between two events of the simulated upstream, so that streaming can be seen."""
+
+_WIDTH = 100
+"""Columns of what is printed, where it goes to no terminal."""
 
 _TOOLS_WITHIN = 20.0
 """Seconds until the MCP server must have told its tools."""
@@ -49,13 +53,14 @@ def demo(*, once: bool, port: int | None = None) -> int:
     of the gateway on 127.0.0.1; any free one where it is None. Raises `SettingsError` where the port is taken.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # the folder is deleted then, too
+    provider = simulated_upstream.create(_PAUSE)
     with (
         _listening(port or 0) as listening,
         tempfile.TemporaryDirectory(prefix="aibridge-demo-") as folder,
-        simulated_upstream.serve(simulated_upstream.create(_PAUSE)) as upstream,
+        simulated_upstream.serve(provider) as upstream,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,  # the loop of `aibridge serve`
     ):
-        return runner.run(_demo(_settings(Path(folder), upstream), listening, once=once))
+        return runner.run(_demo(_settings(Path(folder), upstream), listening, provider, once=once))
 
 
 def _listening(port: int) -> socket.socket:
@@ -92,17 +97,23 @@ def _settings(folder: Path, upstream: str) -> Settings:
     )
 
 
-async def _demo(settings: Settings, listening: socket.socket, *, once: bool) -> int:
-    console = Console(highlight=False)
+async def _demo(
+    settings: Settings, listening: socket.socket, provider: simulated_upstream.SimulatedUpstream, *, once: bool
+) -> int:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     done: list[tuple[Exchange, Seen]] = []
     gateway = _DemoGateway(settings)
     async with _serving(gateway, listening), aiohttp.ClientSession() as http:
-        console.print(f"The gateway listens on {url}; its provider is simulated.\n")
+        console.print(f"The gateway listens on {url}; its provider is simulated, and does as [[ ]] says.\n")
         await gateway.tools_are_there()
-        async for exchange, seen in exchanges(http, url):
+        async for exchange, seen in exchanges(Sender(http, url, provider)):
             done.append((exchange, seen))
             _show(console, len(done), exchange, seen)
+            if exchange.hidden is not None:
+                recorded = (await _ended(settings.storage.path, {seen.interception})).get(seen.interception)
+                _show_behind(console, exchange, seen, recorded)
+            console.print()
         ended = await _ended(settings.storage.path, {seen.interception for _, seen in done})
         _show_records(console, settings.storage, done[0][1].interception)
         problems = [problem for exchange, seen in done for problem in _problems(exchange, seen, ended)]
@@ -195,10 +206,16 @@ def _problems(exchange: Exchange, seen: Seen, ended: dict[str, Shown]) -> Iterat
         yield f"{exchange.title}: it is recorded as {status}, {exchange.recorded} is due"
     if kinds != exchange.facts:
         yield f"{exchange.title}: recorded are {', '.join(sorted(kinds))}; due are {', '.join(sorted(exchange.facts))}"
+    if exchange.hidden is not None and seen.provider:
+        hidden = tuple(hidden_calls(seen.provider[-1], exchange.body))
+        if hidden != exchange.hidden:
+            yield f"{exchange.title}: the provider alone knows of {hidden}, {exchange.hidden} is due"
+        if "bmcp_" in seen.called:
+            yield f"{exchange.title}: the client got a call that is not its own"
 
 
 def _show(console: Console, number: int, exchange: Exchange, seen: Seen) -> None:
-    console.print(Text(f"{number}  {exchange.title}", style="bold"), soft_wrap=True)
+    console.print(Text(f"{number:>2}  {exchange.title}", style="bold"))
     how = f"{seen.events} events, the first after {seen.first_event * 1000:.0f} ms" if seen.events else "in one piece"
     told = {
         exchange.actor: exchange.prompt,
@@ -210,8 +227,33 @@ def _show(console: Console, number: int, exchange: Exchange, seen: Seen) -> None
     }
     for name, text in told.items():
         if text:
-            console.print(Text.assemble((f"{name:>9}", "cyan"), f"  {text}"), soft_wrap=True)
-    console.print()
+            _print_named(console, name, text)
+
+
+def _show_behind(console: Console, exchange: Exchange, seen: Seen, recorded: Shown | None) -> None:
+    """Show what the client does not see: the provider's side, with `+` for what is hidden, and the records."""
+    if not seen.provider:
+        return
+    times = len(seen.provider)
+    asked = "is asked" if times == 1 else f"is asked {times} times, in the end"
+    hidden = " (+ is what the client never saw)" if exchange.hidden else ""
+    _print_named(console, "provider", f"{asked} with{hidden}:")
+    for line in lines(seen.provider[-1], exchange.body):
+        text = f"{'+' if line.hidden else ' '} {line.role:<9}  {line.text}"
+        _print_named(console, "", text, "yellow" if line.hidden else "")
+    calls = [fact.details for fact in recorded.facts if fact.kind == "tool_call"] if recorded else []
+    turns = sum(fact.kind == "token_usage" for fact in recorded.facts) if recorded else 0
+    by = {False: "for the client to run", True: "run by the gateway"}
+    _print_named(console, "recorded", "1 turn" if turns == 1 else f"{turns} turns")
+    for call in calls:
+        _print_named(console, "", f"{call['tool']} {call['input']}, {by[bool(call['injected'])]}")
+
+
+def _print_named(console: Console, name: str, text: str, style: str = "") -> None:
+    """Print a text with its name before it; where it is longer than the line, it goes on below itself."""
+    for line in Text(text, style).wrap(console, max(console.width - 11, 20)):
+        console.print(Text.assemble((f"{name:>9}", "cyan"), "  ", line))
+        name = ""
 
 
 def _show_records(console: Console, storage: Storage, interception: str) -> None:

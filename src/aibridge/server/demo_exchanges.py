@@ -6,8 +6,9 @@ A prompt tells the simulated upstream in double brackets what to do (`simulated/
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import aiohttp
 
 if TYPE_CHECKING:
     from aibridge.records import Status
+    from aibridge.server.simulated_upstream import SimulatedUpstream
 
 ID = "X-AIBridge-Interception-Id"
 
@@ -27,6 +29,8 @@ _CLAUDE_CODE = {
     "Anthropic-Version": "2023-06-01",
     "X-Api-Key": "sk-ant-of-ada-0123456789",
 }
+_ASKING = {**_CLAUDE_CODE, "X-Claude-Code-Session-Id": "1b7a64c8-95d2-4c27-8e0b-e3a1f5d09c66"}
+_PLANNING = {**_CLAUDE_CODE, "X-Claude-Code-Session-Id": "b2f3a0a4-9c1e-4f0d-8a57-61d1f2c3e4d5"}
 _ANTHROPIC_SDK = {
     "User-Agent": "Anthropic/Python 2.12.0",
     "Anthropic-Version": "2026-10-21",
@@ -42,6 +46,8 @@ _OPENAI_SDK = {
     "User-Agent": "OpenAI/Python 3.54.0",
     "Authorization": "Bearer sk-of-grace-0123456789abcdef",
 }
+
+_HIGH_WATER = "bmcp_demo_high_water"
 
 _READ = {
     "name": "Read",
@@ -65,6 +71,8 @@ class Exchange:
     recorded: Status = "completed"
     facts: frozenset[str] = frozenset({"prompt", "token_usage"})
     """The kinds of facts that must be recorded, as reports name them."""
+    hidden: tuple[str, ...] | None = None
+    """Names of the calls that only the provider is told of in the end; None where that is not looked at."""
 
     @property
     def prompt(self) -> str:
@@ -85,12 +93,52 @@ class Seen:
     thought: str = ""
     said: str = ""
     called: str = ""
-    call_id: str = ""
     error: str = ""
+    content: list[dict[str, Any]] = field(default_factory=list)
+    """Of Anthropic Messages: the message, as the client sends it back in its next request."""
+    provider: list[Any] = field(default_factory=list)
+    """The requests that the provider got, decoded."""
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls that are the client's to run."""
+        return [block for block in self.content if block["type"] == "tool_use"]
 
 
-async def exchanges(http: aiohttp.ClientSession, gateway: str) -> AsyncIterator[tuple[Exchange, Seen]]:
-    """Send one request after the other to the gateway at this URL; each, once it is over."""
+class Sender:
+    """Sends the requests of clients to the gateway at a URL, behind which is this provider."""
+
+    def __init__(self, http: aiohttp.ClientSession, gateway: str, provider: SimulatedUpstream) -> None:
+        self._http, self._gateway, self._provider = http, gateway, provider
+
+    async def send(self, exchange: Exchange) -> tuple[Exchange, Seen]:
+        """Send a request, and read the answer as its client does; an answer that breaks off is an error."""
+        seen = Seen()
+        before = len(self._provider.requests)
+        try:
+            await _read_answer(self._http, self._gateway, exchange, seen)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            seen.error = f"{type(error).__name__}: {error}"
+        seen.provider = [asked.json() for asked in islice(self._provider.requests, before, None)]
+        return exchange, seen
+
+
+async def exchanges(sender: Sender) -> AsyncIterator[tuple[Exchange, Seen]]:
+    """Send one request after the other; each, once it is over."""
+    async for each in _coding(sender):
+        yield each
+    for exchange in _GREETINGS:
+        yield await sender.send(exchange)
+    async for each in _asking_about_tides(sender):
+        yield each
+    async for each in _planning(sender):
+        yield each
+    for exchange in _TROUBLES:
+        yield await sender.send(exchange)
+
+
+async def _coding(sender: Sender) -> AsyncIterator[tuple[Exchange, Seen]]:
+    """A client with a tool of its own, and the gateway out of the way."""
     question = {
         "role": "user",
         "content": 'What is this project? [[think The README will say.]] [[call Read {"file_path": "README.md"}]]',
@@ -103,35 +151,94 @@ async def exchanges(http: aiohttp.ClientSession, gateway: str) -> AsyncIterator[
         body=_message([question], stream=True, tools=[_READ], thinking={"type": "adaptive"}),
         facts=frozenset({"prompt", "thought", "tool_call", "token_usage"}),
     )
-    seen = await _exchange(http, gateway, asks)
+    _, seen = await sender.send(asks)
     yield asks, seen
 
-    used = {"type": "tool_use", "id": seen.call_id, "name": "Read", "input": {"file_path": "README.md"}}
-    result = {"type": "tool_result", "tool_use_id": seen.call_id, "content": "aibridge: a gateway that keeps records."}
-    history: list[dict[str, Any]] = [
-        question,
-        {"role": "assistant", "content": [used]},
-        {"role": "user", "content": [result]},
-    ]
-    answers = Exchange(
-        title="Claude Code answers the tool call, in the same session: no new prompt",
+    yield await sender.send(
+        Exchange(
+            title="Claude Code answers the tool call, in the same session: no new prompt",
+            actor="ada",
+            path="/anthropic/v1/messages",
+            headers=_CLAUDE_CODE,
+            body=_message(
+                [question, *_answered(seen, "aibridge: a gateway that keeps records.")], stream=True, tools=[_READ]
+            ),
+            facts=frozenset({"token_usage"}),
+        )
+    )
+
+
+async def _asking_about_tides(sender: Sender) -> AsyncIterator[tuple[Exchange, Seen]]:
+    """The gateway has a tool, of which the client knows nothing: not now, and not later."""
+    question = {"role": "user", "content": f'When is high water? [[call {_HIGH_WATER} {{"harbour": "Lyme"}}]]'}
+    asks = Exchange(
+        title="An injected tool: the model calls it, the gateway runs it, the client sees one message",
         actor="ada",
         path="/anthropic/v1/messages",
-        headers=_CLAUDE_CODE,
-        body=_message(history, stream=True, tools=[_READ]),
-        facts=frozenset({"token_usage"}),
+        headers=_ASKING,
+        body=_message([question], stream=True),
+        facts=frozenset({"prompt", "tool_call", "token_usage"}),
+        hidden=(_HIGH_WATER,),
     )
-    yield answers, await _exchange(http, gateway, answers)
+    _, seen = await sender.send(asks)
+    yield asks, seen
 
-    for exchange in _EACH_ON_ITS_OWN:
-        yield exchange, await _exchange(http, gateway, exchange)
+    more = {"role": "user", "content": "Is that early enough?"}
+    yield await sender.send(
+        Exchange(
+            title="The same conversation, later: the model is told again what the client never saw",
+            actor="ada",
+            path="/anthropic/v1/messages",
+            headers=_ASKING,
+            body=_message([question, {"role": "assistant", "content": seen.content}, more], stream=True),
+            hidden=(_HIGH_WATER,),
+        )
+    )
 
 
-def _message(messages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+async def _planning(sender: Sender) -> AsyncIterator[tuple[Exchange, Seen]]:
+    """One turn in which the model wants a tool of the client and one of the gateway."""
+    read, tides = 'Read {"file_path": "crew"}', f'{_HIGH_WATER} {{"harbour": "Lyme"}}'
+    question = {"role": "user", "content": f"Can we sail? [[call {read}]] [[call {tides}]]"}
+    asks = Exchange(
+        title="A mixed turn: the model calls a tool of the client and one of the gateway at once",
+        actor="ada",
+        path="/anthropic/v1/messages",
+        headers=_PLANNING,
+        body=_message([question], stream=True, tools=[_READ]),
+        facts=frozenset({"prompt", "tool_call", "token_usage"}),
+        hidden=(),
+    )
+    _, seen = await sender.send(asks)
+    yield asks, seen
+
+    yield await sender.send(
+        Exchange(
+            title="The client answers its own call: the provider gets both calls with their results",
+            actor="ada",
+            path="/anthropic/v1/messages",
+            headers=_PLANNING,
+            body=_message([question, *_answered(seen, "Ada and Grace")], stream=True, tools=[_READ]),
+            facts=frozenset({"token_usage"}),
+            hidden=(_HIGH_WATER,),
+        )
+    )
+
+
+def _message(messages: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
     return {"model": "claude-sonnet-5-5", "max_tokens": 4096, "messages": messages, **more}
 
 
-_EACH_ON_ITS_OWN = (
+def _answered(seen: Seen, result: str) -> list[dict[str, Any]]:
+    """The message as it came, and what the client's tools gave."""
+    results = [{"type": "tool_result", "tool_use_id": call["id"], "content": result} for call in seen.calls]
+    return [
+        {"role": "assistant", "content": seen.content},
+        {"role": "user", "content": results or "(no tool was called)"},
+    ]
+
+
+_GREETINGS = (
     Exchange(
         title="The Anthropic SDK asks for an answer in one piece",
         actor="ada",
@@ -160,17 +267,9 @@ _EACH_ON_ITS_OWN = (
         },
         facts=frozenset({"prompt", "thought", "token_usage"}),
     ),
-    Exchange(
-        title="The model calls a tool of an MCP server: the gateway runs it, and the client sees one message",
-        actor="ada",
-        path="/anthropic/v1/messages",
-        headers=_ANTHROPIC_SDK,
-        body=_message(
-            [{"role": "user", "content": 'When is high water? [[call bmcp_demo_high_water {"harbour": "Lyme"}]]'}],
-            stream=True,
-        ),
-        facts=frozenset({"prompt", "tool_call", "token_usage"}),
-    ),
+)
+
+_TROUBLES = (
     Exchange(
         title="A client hangs up in the middle of an answer",
         actor="ada",
@@ -191,16 +290,6 @@ _EACH_ON_ITS_OWN = (
         facts=frozenset({"prompt"}),
     ),
 )
-
-
-async def _exchange(http: aiohttp.ClientSession, gateway: str, exchange: Exchange) -> Seen:
-    """Send the request, and read the answer as the exchange's client does; an answer that breaks off is an error."""
-    seen = Seen()
-    try:
-        await _read_answer(http, gateway, exchange, seen)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        seen.error = f"{type(error).__name__}: {error}"
-    return seen
 
 
 async def _read_answer(http: aiohttp.ClientSession, gateway: str, exchange: Exchange, seen: Seen) -> None:
@@ -233,20 +322,31 @@ def _read_document(seen: Seen, document: dict[str, Any]) -> None:
 def _read_event(seen: Seen, event: dict[str, Any]) -> None:
     """Take what the event shows, in whichever dialect."""
     match event:
-        case {"type": "content_block_start", "content_block": {"type": "tool_use", "id": call_id, "name": name}}:
-            seen.call_id, seen.called = call_id, f"{name} "
-        case {"type": "content_block_start", "content_block": {"type": "text"}} if seen.said:
-            seen.said += " "
+        case {"type": "content_block_start", "content_block": block}:
+            seen.content.append(block)
+            if block["type"] == "tool_use":
+                seen.called += f"{block['name']} "
+            elif block["type"] == "text" and seen.said:
+                seen.said += " "
         case {"type": "content_block_delta", "delta": delta}:
+            _grow(seen.content[-1], delta)
             seen.thought += delta.get("thinking", "")
             seen.said += delta.get("text", "")
             seen.called += delta.get("partial_json", "")
+        case {"type": "content_block_stop"} if "partial_json" in seen.content[-1]:
+            seen.content[-1]["input"] = json.loads(seen.content[-1].pop("partial_json"))
         case {"type": "response.reasoning_summary_text.delta", "delta": delta}:
             seen.thought += delta
         case {"type": "response.output_text.delta", "delta": delta}:
             seen.said += delta
         case {"choices": choices}:
             seen.said += "".join(_texts(choices))
+
+
+def _grow(block: dict[str, Any], delta: Mapping[str, str]) -> None:
+    for name, piece in delta.items():
+        if name != "type":
+            block[name] = block.get(name, "") + piece
 
 
 def _texts(choices: list[dict[str, Any]]) -> Iterator[str]:

@@ -10,7 +10,7 @@ server = MCPServer("demo", log_level="CRITICAL")
 @server.tool()
 def high_water(harbour: str) -> str:
     """Tell when the tide is high in a harbour today."""
-    return f"High water in {harbour} is at 10:42 and 23:07."
+    return f"At {harbour}, at 10:42 and 23:07."
 
 
 if __name__ == "__main__":
