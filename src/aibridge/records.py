@@ -28,6 +28,12 @@ def new_id() -> str:
     return f"{first:08x}-{milliseconds & 0xFFFF:04x}-7{version:03x}-{variant:04x}-{random & 0xFFFF_FFFF_FFFF:012x}"
 
 
+def least_id(time: datetime) -> str:
+    """The least id that `new_id` can have made at a time: what is below it was made before."""
+    text = f"{int(time.timestamp() * 1000):012x}"
+    return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
+
+
 Status: TypeAlias = Literal["completed", "failed", "cancelled"]
 """How an interception ended: with the provider's whole answer, with a fault, or by a client that left."""
 

@@ -52,9 +52,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 client_session_id="session-of-ada",
                 credential_hint="sk-a...wxyz",
             ),
-            PromptUsage(id="p", interception_id=ID, prompt="Say \x1b[31mred\nand [bold]bold", created_at=NOON),
+            PromptUsage(
+                id=ID[:-1] + "2", interception_id=ID, prompt="Say \x1b[31mred\nand [bold]bold", created_at=NOON
+            ),
             ToolUsage(
-                id="t",
+                id=ID[:-1] + "3",
                 interception_id=ID,
                 provider_response_id="msg_1",
                 provider_tool_call_id="toolu_1",
@@ -66,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 created_at=NOON,
             ),
             TokenUsage(
-                id="u",
+                id=ID[:-1] + "4",
                 interception_id=ID,
                 provider_response_id="msg_1",
                 input_tokens=1234,
@@ -131,6 +133,36 @@ class TestHelp:
 
     def test_version(self, aibridge: Callable[..., Result]) -> None:
         assert re.fullmatch(r"aibridge \d+\.\d+\.\d+\n", aibridge("--version").output)
+
+
+class TestPrune:
+    def test_says_what_would_be_removed_and_removes_it(self, aibridge: Callable[..., Result]) -> None:
+        told = aibridge("db", "prune", "--contents-before", "2027-01-01", "--dry-run", "--json")
+        heading, *lines = aibridge("db", "prune", "--contents-before", "2027-01-01").output.splitlines()
+
+        assert json.loads(told.output)["dry_run"]
+        assert heading.split() == ["table", "removed", "rows", "bytes"]
+        assert [line.split()[:3] for line in lines[:-1]] == [
+            ["user_prompts", "rows", "1"],
+            ["tool_usages", "contents", "1"],
+        ]
+        call, usage = json.loads(aibridge("show", ID, "--json").output)["interceptions"][0]["facts"]
+        assert call["details"]["input"] == ""
+        assert usage["details"]["input_tokens"] == 1234
+        assert "\n                            failed\n" in aibridge("show", ID).output, "that it failed is known still"
+
+    def test_goes_by_the_settings(self, aibridge: Callable[..., Result]) -> None:
+        told = aibridge("db", "prune", AIBRIDGE_RETENTION_FIGURES="1d").output
+
+        tables = ["token_usages", "tool_usages", "user_prompts", "interceptions"]
+        assert [line.split()[:3] for line in told.splitlines()[1:-1]] == [[table, "rows", "1"] for table in tables]
+        assert aibridge("db", "prune", AIBRIDGE_RETENTION_FIGURES="1d").output == "Nothing has had its time.\n"
+
+    def test_needs_to_know_what(self, aibridge: Callable[..., Result]) -> None:
+        refused = aibridge("db", "prune")
+
+        assert refused.exit_code == 2
+        assert "everything is kept for ever: say --contents-before" in refused.stderr
 
 
 class TestSessions:

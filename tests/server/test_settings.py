@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibridge.errors import SettingsError
-from aibridge.server.loading import Loading, load, load_storage
+from aibridge.server.loading import Loading, load, load_section
 from aibridge.server.settings import (
     Auth,
     Log,
@@ -183,7 +183,7 @@ class TestTheFile:
         file = tmp_path / "aibridge.toml"
         file.write_text('[storage]\nurl = "sqlite:///here.db"\n[[providers]]\ntype = "openai"\napi_key_env = "NOT_SET"')
 
-        assert load_storage(file, {}).path == Path("here.db")
+        assert load_section(Storage, file, {}).path == Path("here.db")
 
 
 class TestTheEnvironment:

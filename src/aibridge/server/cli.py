@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from aibridge.recording.retention import Limits
     from aibridge.server.reports import By, Records
+    from aibridge.server.settings import Storage
 
 AnyCommand = TypeVar("AnyCommand", bound="Callable[..., Any]")
 
@@ -268,16 +270,92 @@ def usage(
         print_usage(found)
 
 
-@contextmanager
-def _records(config: Path | None, database: str | None) -> Iterator[Records]:
-    from aibridge.server.loading import load_storage
-    from aibridge.server.reports import ReportError, reading
+@main.group(epilog=_examples("aibridge db prune --dry-run"))
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command(
+    epilog=_examples(
+        "aibridge db prune --dry-run",
+        "aibridge db prune --contents-before 30d --figures-before 2025-01-01",
+    )
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--contents-before",
+    metavar="TIME",
+    type=moment,
+    help="Remove contents of this age, instead of that of the settings.",
+)
+@click.option(
+    "--figures-before", metavar="TIME", type=moment, help="The same for figures, with all that belongs to them."
+)
+@_json
+@_config
+@_database
+def prune(
+    dry_run: bool,
+    contents_before: datetime | None,
+    figures_before: datetime | None,
+    as_json: bool,
+    config: Path | None,
+    database: str | None,
+) -> None:
+    """Remove what has had its time.
+
+    Contents are prompts, tool arguments, thoughts and the texts of errors; figures are all that is recorded. Without a
+    time for either, retention.contents and retention.figures of the settings hold. TIME is a date, or how long ago.
+    """
+    from aibridge.server.pruning import pruned
+
+    removals = pruned(_storage(config, database).url, _limits(config, contents_before, figures_before), dry_run=dry_run)
+    if as_json:
+        _print_json({"dry_run": dry_run, "removed": removals})
+    else:
+        from aibridge.server.report_text import print_removals
+
+        print_removals(removals, dry_run=dry_run)
+
+
+def _limits(config: Path | None, contents: datetime | None, figures: datetime | None) -> Limits:
+    """From when on contents and figures are kept: as said on the command line, else as the settings say."""
+    from datetime import UTC, datetime
+
+    from aibridge.recording.retention import Limits, limits
+    from aibridge.server.loading import load_section
+    from aibridge.server.settings import Retention
+
+    if contents is None and figures is None:
+        retention = load_section(Retention, config, os.environ)
+        found = limits(datetime.now(UTC), retention.contents, retention.figures)
+    else:
+        found = Limits(contents, figures)
+    if found == (None, None):
+        raise Refusal(
+            "everything is kept for ever: say --contents-before or --figures-before, or set retention.contents or "
+            "retention.figures"
+        )
+    return found
+
+
+def _storage(config: Path | None, database: str | None) -> Storage:
+    """The settings of the store, with the database that the command line names."""
+    from aibridge.server.loading import load_section
+    from aibridge.server.settings import Storage
 
     environ = dict(os.environ)
     if database is not None:
         environ["AIBRIDGE_STORAGE_URL"] = database
+    return load_section(Storage, config, environ)
+
+
+@contextmanager
+def _records(config: Path | None, database: str | None) -> Iterator[Records]:
+    from aibridge.server.reports import ReportError, reading
+
     try:
-        with reading(load_storage(config, environ).path) as records:
+        with reading(_storage(config, database).path) as records:
             yield records
     except ReportError as fault:
         raise Refusal(str(fault)) from fault

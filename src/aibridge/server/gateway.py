@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -91,10 +92,12 @@ class Gateway:
             _log.error("recording is not possible: %s", problem)
         if self.tool_servers:
             await self.tool_servers.start()
-        looking = asyncio.create_task(self._vitals.run())
+        tasks = [asyncio.create_task(work) for work in self._background()]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        looking.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._bridge.shutdown(0)
         if self.tool_servers:
             await self.tool_servers.aclose()
@@ -102,6 +105,16 @@ class Gateway:
             self._memory.close()
         await self._ledger.aclose()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _background(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What is done as long as the gateway lives, beside answering."""
+        yield self._vitals.run()
+        retention = self._settings.retention
+        if retention.contents or retention.figures:
+            from aibridge.recording.retention import pruner_for
+            from aibridge.server.retention import Retention
+
+            yield Retention(pruner_for(self._settings.storage.url), retention).run()
 
     async def _health(self, scope: Scope, send: Send) -> None:
         await _json(send, 200, {"status": "alive"})

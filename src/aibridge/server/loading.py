@@ -25,6 +25,7 @@ from aibridge.server.settings import (
     Metrics,
     Provider,
     Recording,
+    Retention,
     Section,
     Server,
     Settings,
@@ -48,6 +49,9 @@ RESERVED_NAMES = frozenset({"healthz", "readyz", "metrics"})
 """Routes of the gateway itself, which no provider can have as its prefix."""
 
 
+_S = TypeVar("_S", bound=Section)
+
+
 def load(config: Path | None, environ: Mapping[str, str]) -> Settings:
     """The settings from a file and the environment.
 
@@ -57,9 +61,9 @@ def load(config: Path | None, environ: Mapping[str, str]) -> Settings:
     return Loading(_file(config, environ), environ).settings()
 
 
-def load_storage(config: Path | None, environ: Mapping[str, str]) -> Storage:
-    """The `[storage]` section alone, for a command that only reads records: it must not ask for providers' keys."""
-    return Loading(_file(config, environ), environ).storage()
+def load_section(section: type[_S], config: Path | None, environ: Mapping[str, str]) -> _S:
+    """One section alone, for a command that works on what is there: it must not ask for providers' keys."""
+    return Loading(_file(config, environ), environ).only(section)
 
 
 def _file(config: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -84,12 +88,12 @@ class _Given(NamedTuple):
 
 
 _Table = dict[str, _Given]
-_S = TypeVar("_S", bound=Section)
 
 _SECTIONS: dict[str, type[Section]] = {
     "server": Server,
     "storage": Storage,
     "recording": Recording,
+    "retention": Retention,
     "auth": Auth,
     "metrics": Metrics,
     "upstream": Upstream,
@@ -131,6 +135,7 @@ class Loading:
             server=self._section("server", Server),
             storage=self._section("storage", Storage),
             recording=self._section("recording", Recording),
+            retention=self._section("retention", Retention),
             auth=self._section("auth", Auth),
             metrics=self._section("metrics", Metrics),
             upstream=self._section("upstream", Upstream),
@@ -143,11 +148,12 @@ class Loading:
         self._end()
         return settings
 
-    def storage(self) -> Storage:
-        """The section `[storage]` alone; raises `SettingsError`."""
-        storage = self._section("storage", Storage)
+    def only(self, section: type[_S]) -> _S:
+        """One section alone; raises `SettingsError`."""
+        (name,) = [name for name, known in _SECTIONS.items() if known is section]
+        read = self._section(name, section)
         self._end()
-        return storage
+        return read
 
     def _end(self) -> None:
         if self._problems:

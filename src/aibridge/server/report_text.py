@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from aibridge.recording.retention import Removal
     from aibridge.server.reports import Fact, Session, Shown, Usage, Used
 
 
@@ -114,6 +115,22 @@ def _print_interception(shown: Shown) -> None:
         _print_event(kept["ended_at"], kept["status"], f"{status}{', ' if error else ''}{error}")
 
 
+def print_removals(removals: list[Removal], *, dry_run: bool) -> None:
+    """Print what was removed, or would be, and about how much room that gives back."""
+    if not removals:
+        click.echo("Nothing has had its time.")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("table")
+    table.add_column("would be removed" if dry_run else "removed")
+    for name in ("rows", "bytes"):
+        table.add_column(name, justify="right")
+    for each in removals:
+        table.add_row(*map(_cell, (each.table, each.of, _figure(each.rows), _figure(each.bytes))))
+    table.add_row("total", "", "", _figure(sum(each.bytes for each in removals)), style="bold")
+    _print(table)
+
+
 def _told(fact: Fact) -> str:
     details = fact.details
     metadata: dict[str, Any] = details["metadata"]
@@ -126,7 +143,8 @@ def _told(fact: Fact) -> str:
         case "tool_call":
             where = f" at {details['server_url']}" if details["server_url"] else ""
             by = f" (run by the gateway{where})" if details["injected"] else ""
-            error = f"\nfailed: {details['invocation_error']}" if details["invocation_error"] else ""
+            why = details["invocation_error"]  # empty where contents are not kept
+            error = "" if why is None else f"\nfailed: {why}" if why else "\nfailed"
             return f"{details['tool']}{by} {details['input']}{error}"
         case "token_usage":
             named = ("input", "output", "cache_read_input", "cache_write_input")

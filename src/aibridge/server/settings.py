@@ -81,6 +81,15 @@ class Recording(Section, frozen=True, kw_only=True):
     """Seconds for the records that are written together; what takes longer is recorded without contents."""
 
 
+class Retention(Section, frozen=True, kw_only=True):
+    """How long records are kept, in seconds; 0 keeps them for ever."""
+
+    contents: Annotated[float, duration(zero=True)] = 0.0
+    """Prompts, tool arguments, thoughts, errors' texts."""
+    figures: Annotated[float, duration(zero=True)] = 0.0
+    """Everything, contents too."""
+
+
 class Auth(Section, frozen=True, kw_only=True):
     """How the gateway learns who asks."""
 
@@ -203,6 +212,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: Server = Server()
     storage: Storage = Storage()
     recording: Recording = Recording()
+    retention: Retention = Retention()
     auth: Auth = Auth()
     metrics: Metrics = Metrics()
     upstream: Upstream = Upstream()

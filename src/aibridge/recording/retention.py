@@ -1,0 +1,69 @@
+"""How long records are kept: contents and figures each for a period of their own.
+
+What is as old as its period goes: of contents, prompts and thoughts altogether, and of tool calls and ends the texts;
+of figures, whole interceptions with all that belongs to them. How old a record is, is read from its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from aibridge.recording.contents import Mark
+
+EXPIRED: Mark = "expired"
+"""What `metadata["contents"]` says of a record whose contents' time is over."""
+
+
+class Limits(NamedTuple):
+    """Contents and figures from before these times go; None where they stay."""
+
+    contents: datetime | None
+    figures: datetime | None
+
+
+def limits(now: datetime, contents: float, figures: float) -> Limits:
+    """The limits at a time, from periods in seconds; 0 keeps for ever."""
+    return Limits(
+        now - timedelta(seconds=contents) if contents else None, now - timedelta(seconds=figures) if figures else None
+    )
+
+
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is removed of one table: whole rows, or the contents of rows that stay."""
+
+    table: str
+    """Without `aibridge_` before its name."""
+    of: str
+    """`rows` or `contents`."""
+    rows: int
+    bytes: int
+    """About how much room that gives back, in bytes."""
+
+
+class Pruner(Protocol):
+    """Removes from one store what has had its time. Raises `RecordingError` where it can not."""
+
+    def alone(self) -> AbstractAsyncContextManager[bool]:
+        """To be entered while pruning: whether no other gateway prunes the same store just now."""
+
+    async def expired(self, limits: Limits) -> list[Removal]:
+        """What `prune` would remove now; only what there is of it."""
+
+    def prune(self, limits: Limits) -> AsyncIterator[Removal]:
+        """Remove it step by step. Between two steps nothing is locked, so the caller sets the pace."""
+
+    async def aclose(self) -> None:
+        """Give back what the pruner holds."""
+
+
+def pruner_for(url: str) -> Pruner:
+    """The pruner for the store that a setting `storage.url` means."""
+    from aibridge.recording.sqlite_retention import SQLitePruner
+
+    return SQLitePruner(Path(url.removeprefix("sqlite:///")))
