@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -186,7 +187,7 @@ async def test_a_journal_of_another_version_is_left_alone(tmp_path: Path, databa
 async def test_the_journal_does_not_grow_for_ever(
     directory: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aibridge.recording.follower._WORTH_DELETING", 10_000)
+    monkeypatch.setattr("aibridge.recording.journal._WORTH_DELETING", 10_000)
     async with running(Ledger(directory, SQLiteStore(database))) as ledger:
         for _ in range(5):
             for _ in range(40):
@@ -313,7 +314,7 @@ async def test_where_recording_is_not_required_the_store_takes_what_the_journal_
 async def test_a_record_is_lost_only_when_nothing_can_take_it(
     blocked: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aibridge.recording.ledger.Journal", lambda directory: Journal(directory, backlog_size=2000))
+    monkeypatch.setattr("aibridge.recording.ledger.Journal", partial(Journal, backlog_size=2000))
     ledger = Ledger(blocked, StoreOutOfOrder(database, OSError("gone")), required=False)
     await ledger.start()
     await ledger.record_prompt_usage(prompt("i", "x" * 1500))
@@ -323,3 +324,62 @@ async def test_a_record_is_lost_only_when_nothing_can_take_it(
     assert ledger.dropped == 2
     assert ledger.unrecorded == 1
     await ledger.aclose(timeout=0)
+
+
+async def test_a_journal_that_has_reached_its_bound_is_as_a_full_disk(directory: Path, database: Path) -> None:
+    store = StoreOutOfOrder(database, RecordingError("the database is away"))
+    async with running(Ledger(directory, store, max_journal_size=100_000)) as ledger:
+        await ledger.record_interception(interception("running"))
+        begun = 1
+        with pytest.raises(RecordingError, match="have reached 100,000 bytes") as refusal:  # noqa: PT012
+            while True:
+                await ledger.record_interception(interception(f"{begun:04}"))
+                begun += 1
+        assert "storage.max_journal_size" in str(refusal.value)
+        assert not ledger.can_record
+        assert sum(file.stat().st_size for file in files(directory)) < 101_000
+
+        # What is under way is recorded to its end, beyond the bound.
+        await ledger.record_token_usage(tokens("running"))
+        await ledger.record_interception_ended(end_of("running"))
+        assert sum(file.stat().st_size for file in files(directory)) > 100_000
+
+        store.fault = None
+        await until(lambda: ledger.can_record)
+        await ledger.record_interception(interception("after"))
+        await until(lambda: len(stored(database)) == begun + 1)
+    assert rows(database, "SELECT status FROM aibridge_interceptions WHERE id = 'running'") == [("completed",)]
+    assert files(directory) == []
+
+
+async def test_the_bound_is_for_all_journals_of_a_folder(directory: Path, database: Path) -> None:
+    neighbour = Journal(directory)
+    neighbour.append(prompt("i", "x" * 100_000))
+    async with running(Ledger(directory, SQLiteStore(database), max_journal_size=100_000)) as ledger:
+        assert not ledger.can_record
+        with pytest.raises(RecordingError, match="have reached"):
+            await ledger.record_interception(interception("refused"))
+        neighbour.close()  # whose records are stored then
+        await until(lambda: ledger.can_record)
+        await ledger.record_interception(interception("taken"))
+    assert stored(database) == ["taken"]
+
+
+async def test_where_recording_is_not_required_a_full_journal_takes_a_reserve_then_memory(
+    directory: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aibridge.recording.ledger.Journal", partial(Journal, backlog_size=10_000))
+    store = StoreOutOfOrder(database, RecordingError("the database is away"))
+    async with running(Ledger(directory, store, required=False, max_journal_size=100_000)) as ledger:
+        begun = 0
+        while not ledger.dropped:
+            await ledger.record_interception(interception(f"{begun:04}"))
+            begun += 1
+        assert not ledger.can_record
+        waiting = ledger.unrecorded - ledger.dropped
+        assert waiting > 10
+        assert sum(file.stat().st_size for file in files(directory)) < 111_000
+        store.fault = None
+        await until(lambda: ledger.lag == 0)
+        await until(lambda: ledger.can_record)
+    assert len(stored(database)) == begun - 1

@@ -27,8 +27,6 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _BATCH = MIB
 """Bytes of entries that one transaction holds, more or less: some thousands of usual ones."""
 _ADOPTED_AT_ONCE = 8
-_WORTH_DELETING = MIB
-"""From this size in bytes a file whose entries are all stored gives way to a new one."""
 
 
 class Follower:
@@ -159,7 +157,7 @@ class Follower:
                 if not self._journal.is_current(segment):
                     self._journal.forget(segment)
                     self._dispose(segment)
-                elif segment.size > _WORTH_DELETING:
+                elif self._journal.worth_deleting(segment):
                     self._journal.rotate()
         for segment in list(self._adopted):
             if not self._store_some(segment):

@@ -121,7 +121,7 @@ class SQLiteTurnMemory:
         if self._connection is None:
             connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
             try:
-                connection.execute("PRAGMA synchronous = NORMAL")  # as the records have it: a kill loses nothing
+                connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing
                 connection.executescript(_SCHEMA)
             except sqlite3.Error:
                 connection.close()

@@ -34,6 +34,8 @@ class Segment:
         """In bytes, whole entries only in a file that this process writes."""
         self.offset = offset
         """Up to where, in bytes, the entries are stored."""
+        self.synced = 0
+        """Up to where, in bytes, the file is known to be on the disk."""
         self.damaged = 0
         """Entries found that can not be read or stored; a file with such is kept."""
         self._descriptor = descriptor
@@ -46,7 +48,10 @@ class Segment:
         while True:
             path = directory / f"{time.time_ns() // 1_000_000}-{os.getpid()}-{next(_sequence)}{SUFFIX}"
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-            descriptor = os.open(path, flags, mode=0o600)
+            try:
+                descriptor = os.open(path, flags, mode=0o600)
+            except FileExistsError:  # the clock was set back, and the process has the number of an earlier one
+                continue
             segment = cls(path, descriptor, size=0, offset=len(HEADER))
             try:
                 # Between its creation and its lock the file looks abandoned: another process may have adopted it.
@@ -99,8 +104,7 @@ class Segment:
             written = os.write(self._descriptor, data)
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
-            # A kill of the process loses nothing from here on. Where a loss of power must not either, this is
-            # the place for os.fdatasync().
+            # A kill of the process loses nothing from here on; for the loss of the machine see `syncing`.
         except OSError:
             self._cut()
             raise
@@ -116,6 +120,10 @@ class Segment:
     def read(self, offset: int) -> Reading:
         """Read some of the whole entries from an offset in bytes."""
         return read(self._descriptor, offset, self.size)
+
+    def lend(self) -> int:
+        """Another descriptor of the file, with which it can be synced while its owner goes on, or even lets it go."""
+        return os.dup(self._descriptor)
 
     def release(self) -> None:
         """Let go of the file, for another process to adopt."""

@@ -135,7 +135,8 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
             if version < VERSION:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(UPGRADE if version else SCHEMA)
-            db.execute("PRAGMA synchronous = NORMAL")
+            # What is stored leaves the journal, so it must be on the disk by then: NORMAL would not see to that.
+            db.execute("PRAGMA synchronous = FULL")
             return
         except sqlite3.OperationalError as error:
             if db.in_transaction:

@@ -21,7 +21,7 @@ class Store(Protocol):
     """Keeps records for good. Used by one thread at a time; the calls block."""
 
     def store(self, records: Sequence[Record], /) -> None:
-        """Keep records, all or none; to keep one again changes nothing.
+        """Keep records, all or none, and on the disk by the time that this returns; to keep one again changes nothing.
 
         They may come in any order, an interception's end before its beginning included. UnstorableError is raised
         where one of them can never be kept, RecordingError or anything else where trying again may help. The text

@@ -42,8 +42,14 @@ class Gateway:
         self._authenticate = authentication(settings.auth)
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry, namespace=settings.metrics.namespace)
+        storage = settings.storage
         self._ledger = Ledger(
-            settings.storage.journal_dir, store_for(settings.storage.url), required=settings.storage.required
+            storage.journal_dir,
+            store_for(storage.url),
+            required=storage.required,
+            fsync=storage.fsync,
+            fsync_interval=storage.fsync_interval,
+            max_journal_size=storage.max_journal_size,
         )
         upstream, breaker = settings.upstream, settings.breaker
         self.tool_servers = _tool_servers(settings)

@@ -61,6 +61,12 @@ class Storage(Section, frozen=True, kw_only=True):
     journal_dir: Annotated[Path, values.PATH] = Path("aibridge-journal")
     required: Annotated[bool, values.BOOLEAN] = True
     """Whether a request is refused (503) when it can not be recorded."""
+    fsync: Annotated[Literal["always", "interval", "off"], one_of("always", "interval", "off")] = "interval"
+    """When the journal is brought to the disk: before a record counts as safe, soon after, or when the kernel likes."""
+    fsync_interval: Annotated[float, duration(zero=False)] = 0.1
+    """Seconds within which that is, with `interval`."""
+    max_journal_size: Annotated[int, values.size(least=16 * 2**20)] = 4 * 2**30
+    """Bytes that the files in `journal_dir` may take up before the journal counts as full."""
 
     @property
     def path(self) -> Path:

@@ -203,17 +203,23 @@ def duration(*, zero: bool) -> Kind[float]:
 _BYTES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-def _size(value: Any) -> int:
-    if isinstance(value, str):
-        written = re.fullmatch(r"([0-9]{1,15})\s*(B|kB|MB|GB|KiB|MiB|GiB|)", value.strip())
-        if written is None:
-            raise ValueError
-        value = int(written[1]) * _BYTES[written[2]]
-    _require(isinstance(value, int) and not isinstance(value, bool) and value > 0)
-    return int(value)
+def size(*, least: int = 1) -> Kind[int]:
+    """A size, held in bytes."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, str):
+            written = re.fullmatch(r"([0-9]{1,15})\s*(B|kB|MB|GB|KiB|MiB|GiB|)", value.strip())
+            if written is None:
+                raise ValueError
+            value = int(written[1]) * _BYTES[written[2]]
+        _require(isinstance(value, int) and not isinstance(value, bool) and value >= least)
+        return int(value)
+
+    bound = "more than 0" if least == 1 else f"at least {least:,}"
+    return Kind(f'a size such as "32MiB" or "512KiB", or a number of bytes, {bound}', read)
 
 
-SIZE = Kind('a size such as "32MiB" or "512KiB", or a number of bytes, more than 0', _size)
+SIZE = size()
 
 
 def _path(value: Any) -> Path:
