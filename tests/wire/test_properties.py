@@ -48,6 +48,32 @@ def test_a_stream_that_needs_no_change_is_relayed_at_once_and_as_it_came(dialect
     assert reader.close() == b""
 
 
+@every_dialect
+@given(st.data())
+def test_the_client_may_have_all_but_the_end_before_it_is_read(dialect: Dialect, data: st.DataObject) -> None:
+    stream = data.draw(streams(dialect))
+    reader = stream_reader(dialect)
+    for piece in cut(stream, data.draw(st.lists(st.integers(0, len(stream)), max_size=8))):
+        ended, ahead = reader.ended, reader.ahead(piece)
+        reader.feed(piece[:ahead])
+        assert reader.ended == ended
+        reader.feed(piece[ahead:])
+
+
+@every_dialect
+def test_of_a_burst_only_the_end_waits_to_be_read(dialect: Dialect) -> None:
+    said = [b"event: a\ndata: {}\n\n"] * 3
+    end = {
+        "messages": b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+        "chat_completions": b"data: [DONE]\n\n",
+        "responses": b'event: response.completed\ndata: {"type":"response.completed","response":{}}\n\n',
+    }[dialect.name]
+    reader = stream_reader(dialect)
+    assert reader.ahead(b"".join(said)) == len(b"".join(said))
+    assert reader.ahead(b"".join([*said, end])) == len(b"".join(said))
+    assert reader.ahead(end) == 0
+
+
 @given(streams(CHAT))
 def test_only_usage_that_stands_alone_is_withheld(stream: bytes) -> None:
     heard = streamed(CHAT, stream, STREAM)

@@ -137,7 +137,12 @@ class Carrier:
             data = await answer.read()
             facts.waited += perf_counter() - waiting
             last = answer.at_end
-            passed = reading.feed(data)
+            ahead = reading.ahead(data) if streams else 0
+            try:
+                if ahead:
+                    await self._say({"type": "http.response.body", "body": data[:ahead], "more_body": True})
+            finally:  # what has come is read and recorded, whether or not the client still takes it
+                passed = reading.feed(data)[ahead:]
             if last:
                 passed += reading.close()
             if (reader.ended or last) and not self._told:

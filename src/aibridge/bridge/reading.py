@@ -38,6 +38,10 @@ class Reading:
         """Events of the gateway's own can be put between those of the answer."""
         return not self.packed or self.unpacks
 
+    def ahead(self, data: bytes) -> int:
+        """How many bytes of the next piece the client may have before it is read."""
+        return 0 if self.packed or self.reader.rewrites else self.reader.ahead(data)
+
     def feed(self, data: bytes) -> bytes:
         """Read a piece of the answer; what of it is for the client. Raises `Fault` where the answer can not go on."""
         try:

@@ -158,6 +158,8 @@ class ChatDocument(DocumentReader):
 class ChatStream(StreamReader[Completion]):
     """A completion in chunks. It is whole once a choice has finished and the stream has come to its end."""
 
+    end_marks = (DONE, b'"error"')
+
     def __init__(self) -> None:
         super().__init__(_completion)
         self._told: dict[str, Any] = {}  # the counters of the last event

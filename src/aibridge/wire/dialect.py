@@ -117,6 +117,9 @@ class Reader(Protocol):
     def between_events(self) -> bool:
         """The client has whole events only, so that an event of the gateway's own may follow."""
 
+    def ahead(self, data: bytes) -> int:
+        """How many of the next bytes the client may have before they are read: none that may end the answer."""
+
     def feed(self, data: bytes) -> bytes:
         """Read the next bytes of the answer (decoded); returns what the client may have of it by now."""
 

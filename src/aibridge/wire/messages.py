@@ -183,6 +183,8 @@ class MessageDocument(DocumentReader):
 class MessageStream(StreamReader[Event]):
     """A message in events: blocks may be open side by side, and counts are cumulative."""
 
+    end_marks = (b"message_stop", b'"error"')
+
     def __init__(self) -> None:
         super().__init__(_event)
         self._usage: dict[str, Any] = {}

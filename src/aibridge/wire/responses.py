@@ -224,6 +224,8 @@ class ResponseDocument(DocumentReader):
 class ResponseStream(StreamReader[Event]):
     """A response in events. Items count once they are done; usage comes with the end, whichever it is."""
 
+    end_marks = (b"response.completed", b"response.incomplete", b"response.failed")
+
     def __init__(self) -> None:
         super().__init__(_event)
         self._last_number = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ class StreamReader(Generic[E]):
     """
 
     rewrites = False
+    end_marks: ClassVar[tuple[bytes, ...]]
+    """An event that ends the stream holds one of these."""
 
     def __init__(self, decoder: msgspec.json.Decoder[E]) -> None:
         self.turn = Turn()
@@ -32,6 +34,14 @@ class StreamReader(Generic[E]):
     def between_events(self) -> bool:
         """The client has whole events only."""
         return self._splitter.between_events
+
+    def ahead(self, data: bytes) -> int:
+        """Where the last event begins that may end the stream; all of the bytes where there is none."""
+        if not self._splitter.between_events:
+            return 0
+        marked = [at for mark in self.end_marks if (at := data.find(mark)) >= 0]
+        before = data.rfind(b"\n\n", 0, min(marked)) if marked else len(data) - 2
+        return before + 2 if before >= 0 else 0
 
     def feed(self, data: bytes) -> bytes:
         """Read what came; all of it is for the client, at once."""
