@@ -58,7 +58,8 @@ class Fault(Exception):
     """Something went wrong, and the client is to be told.
 
     `message` names the cause and, where there is one, the remedy.
-    `retry_after` is in whole seconds; `provider_type` is the provider's own word for an error that it reported.
+    `retry_after` is in whole seconds; `provider_type` is the provider's own word for an error that it reported, empty
+    where it had none, and None where `message` is the gateway's alone.
     Nothing secret may stand in `message`.
     """
 

@@ -12,6 +12,7 @@ from .pages import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = {
     "run": PROJECT["project"]["dependencies"],
+    "otel": PROJECT["project"]["optional-dependencies"]["otel"],
     "dev": [it for group in ("dev", "conformance") for it in PROJECT["dependency-groups"][group]],
     "fuzz": PROJECT["dependency-groups"]["fuzz"],
 }
@@ -29,6 +30,8 @@ def test_everything_is_pinned(name: str) -> None:
 
 
 def test_what_is_developed_with_is_what_runs() -> None:
-    run, dev = ((ROOT / "requirements" / f"{name}.lock").read_text() for name in ("run", "dev"))
     pins = re.compile(r"^[\w.-]+==\S+", re.MULTILINE)
-    assert set(pins.findall(run)) <= set(pins.findall(dev))
+    run, otel, dev = (
+        set(pins.findall((ROOT / "requirements" / f"{name}.lock").read_text())) for name in ("run", "otel", "dev")
+    )
+    assert run < otel <= dev

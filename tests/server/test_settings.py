@@ -22,6 +22,7 @@ from aibridge.server.settings import (
     Server,
     Settings,
     Storage,
+    Tracing,
     Upstream,
 )
 from aibridge.server.values import Secret, seconds
@@ -495,3 +496,46 @@ class TestSecrets:
 )
 def test_durations_are_written_as_people_write_them(written: object, meant: float) -> None:
     assert seconds(written) == meant
+
+
+class TestOpenTelemetrysOwnVariables:
+    ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+
+    def test_switch_tracing_on(self, settings: Callable[..., Settings]) -> None:
+        assert settings().tracing == Tracing()
+        told = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_HEADERS": "api-key=a%20b, X-Team=sea"}
+
+        read = settings(**self.ENDPOINT, **told).tracing
+
+        headers = {"api-key": Secret("a b"), "X-Team": Secret("sea")}
+        assert read == Tracing(endpoint="http://collector:4318", protocol="grpc", headers=headers)
+
+    def test_of_traces_win_over_those_of_everything(self, settings: Callable[..., Settings]) -> None:
+        told = {
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces:4318",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
+
+        read = settings(**self.ENDPOINT, **told).tracing
+
+        assert (read.endpoint, read.protocol) == ("http://traces:4318", "http")
+
+    def test_yield_to_the_gateways_settings(self, settings: Callable[..., Settings]) -> None:
+        assert settings('[tracing]\nendpoint = ""', **self.ENDPOINT).tracing.endpoint == ""
+        assert settings(**self.ENDPOINT, AIBRIDGE_TRACING_ENDPOINT="http://own:1").tracing.endpoint == "http://own:1"
+
+    @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+    def test_can_also_switch_it_off(self, settings: Callable[..., Settings], off: dict[str, str]) -> None:
+        assert settings(**self.ENDPOINT, **off).tracing.endpoint == ""
+
+    def test_are_named_where_they_are_wrong(self, problems: Callable[..., list[str]]) -> None:
+        (told,) = problems(**self.ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL="http/json")
+
+        assert told.startswith('tracing.protocol (from OTEL_EXPORTER_OTLP_PROTOCOL): found "http/json"; allowed is')
+
+
+@pytest.mark.parametrize("told", ["-0.1", "1.5", "half", "true"])
+def test_a_ratio_is_between_nothing_and_all(told: str, problems: Callable[..., list[str]]) -> None:
+    (said,) = problems(AIBRIDGE_TRACING_SAMPLE_RATIO=told)
+
+    assert said.endswith("allowed is a number from 0 to 1")

@@ -23,6 +23,7 @@ from aibridge import (
     as_actor,
 )
 from aibridge.bridge.asgi import Receive, Scope, Send
+from aibridge.tracer import Tracer
 from support.waiting import until
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -86,6 +87,8 @@ def bridge_to(
     time_limits: TimeLimits | None = None,
     max_body_size: int = 32 << 20,
     redaction: Redaction | None = None,
+    tracer: Tracer | None = None,
+    propagate_traces: bool = False,
     **settings: Any,
 ) -> RequestBridge:
     """A bridge with a provider of each type, all at the same place; `settings` are those of the providers."""
@@ -97,7 +100,14 @@ def bridge_to(
     ]
     metrics = metrics or Metrics(CollectorRegistry())
     return RequestBridge(
-        providers, recorder, metrics, time_limits=time_limits, max_body_size=max_body_size, redaction=redaction
+        providers,
+        recorder,
+        metrics,
+        time_limits=time_limits,
+        max_body_size=max_body_size,
+        redaction=redaction,
+        tracer=tracer,
+        propagate_traces=propagate_traces,
     )
 
 

@@ -25,7 +25,7 @@ from aibridge.bridge.asgi import (
     refuse,
 )
 from aibridge.bridge.facts import Facts
-from aibridge.bridge.headers import as_text, by_name, for_upstream
+from aibridge.bridge.headers import NOT_FORWARDED, as_text, by_name, for_upstream
 from aibridge.bridge.interception import Carrier
 from aibridge.bridge.passthrough import Proxied
 from aibridge.bridge.routing import Route, Routes, path_of
@@ -34,11 +34,13 @@ from aibridge.clients import identify
 from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
+from aibridge.observe.spans import Observer, Spans
 from aibridge.providers import Provider
 from aibridge.recording.contents import Redaction, without_contents
 from aibridge.recording.memory import TurnMemory
 from aibridge.recording.recorder import Recorder, batching
 from aibridge.records import new_id
+from aibridge.tracer import TRACE_CONTEXT, Tracer
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy, Breakers
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
@@ -76,7 +78,8 @@ class RequestBridge:
     clients are not shown of such turns. `time_limits` are for upstreams; `breaker` says when one in trouble is left
     alone (None for never); below `dump_dir`, whole exchanges are written for debugging. `max_body_size` is in bytes;
     `grace` is how many seconds exchanges may go on when the host's lifespan ends. `redaction` sees contents before the
-    recorder does.
+    recorder does. `tracer` gets a span for each step of an exchange, without prompts and the like unless
+    `trace_contents`; with `propagate_traces`, providers are told which trace a request belongs to.
     """
 
     def __init__(
@@ -94,6 +97,9 @@ class RequestBridge:
         max_body_size: int = MAX_BODY_SIZE,
         grace: float = 30.0,
         redaction: Redaction | None = None,
+        tracer: Tracer | None = None,
+        trace_contents: bool = False,
+        propagate_traces: bool = False,
     ) -> None:
         self._routes = Routes(providers)
         record = batching(recorder)
@@ -105,6 +111,12 @@ class RequestBridge:
             breakers=Breakers(breaker, self._metrics) if breaker else None,
             dump=Dump(dump_dir) if dump_dir else None,
         )
+        self._observer = Observer(
+            tracer, contents=trace_contents, redacted=redaction is not None, propagate=propagate_traces
+        )
+        # The client's own trace is nothing that a provider needs to know; with a tracer, it is told of that one's.
+        passes = propagate_traces and tracer is None
+        self._not_forwarded = NOT_FORWARDED if passes else NOT_FORWARDED | TRACE_CONTEXT
         self._toolbox = toolbox
         self._memory = memory
         self._max_turns = max_turns
@@ -207,12 +219,21 @@ class RequestBridge:
         began = perf_counter()
         body = await read_body(scope, receive, self._max_body_size)
         if route.dialect:
-            return await self._intercept(exchange_id, scope, receive, send, route, route.dialect, actor, body, began)
+            spans = self._observer.intercept(exchange_id, route.provider, path, actor, scope["headers"], began)
+            try:
+                return await self._intercept(
+                    exchange_id, scope, receive, send, route, route.dialect, actor, body, began, spans
+                )
+            except BaseException as error:
+                spans.close(error)
+                raise
         assert route.passthrough is not None
         self._metrics.passthrough.labels(route.provider.name, route.passthrough, method).inc()
         fields = as_text(scope["headers"])
         credential = route.provider.credential(by_name(fields))
-        headers = for_upstream(fields, credential, actor if route.provider.send_actor_headers else None)
+        headers = for_upstream(
+            fields, credential, actor if route.provider.send_actor_headers else None, self._not_forwarded
+        )
         sending = UpstreamRequest(
             route.provider.name,
             method,
@@ -223,7 +244,8 @@ class RequestBridge:
             endpoint=route.path,
             interpreter=route.provider.interpreter,
         )
-        return Proxied(exchange_id, route.provider.dialect, sending, self._upstream, receive, send)
+        spans = self._observer.passthrough(method, route.provider, path, sending.url, actor, scope["headers"])
+        return Proxied(exchange_id, route.provider.dialect, sending, self._upstream, receive, send, spans)
 
     async def _intercept(
         self,
@@ -236,6 +258,7 @@ class RequestBridge:
         actor: Actor,
         body: bytes,
         began: float,
+        spans: Spans,
     ) -> Carrier:
         """An interception that has begun: it is recorded."""
         waited = perf_counter() - began
@@ -261,9 +284,12 @@ class RequestBridge:
             credential,
             self._record if provider.record_contents else self._record_figures,
             self._metrics,
+            spans,
         )
         facts.began, facts.waited = began, waited
-        sent_headers = for_upstream(fields, credential, actor if provider.send_actor_headers else None)
+        sent_headers = for_upstream(
+            fields, credential, actor if provider.send_actor_headers else None, self._not_forwarded
+        )
         sending = UpstreamRequest(
             provider.name,
             "POST",

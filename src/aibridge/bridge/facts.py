@@ -1,4 +1,4 @@
-"""What is told of one interception: records, metrics and a log line, each fact once."""
+"""What is told of one interception: records, metrics, spans and a log line, each fact once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from aibridge.clients import Client
 from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import InjectedTool, Outcome
 from aibridge.observe.metrics import Metrics
+from aibridge.observe.spans import NO_SPANS, Spans
 from aibridge.providers import Credential, Provider
 from aibridge.recording.recorder import RecordAll
 from aibridge.records import (
@@ -40,7 +41,7 @@ RETRY_AFTER = 5  # seconds, for a client that was refused because nothing can be
 
 
 class Facts:
-    """Hands the facts of one interception to the recorder, the metrics and the log."""
+    """Hands the facts of one interception to the recorder, the metrics, the tracer and the log."""
 
     def __init__(
         self,
@@ -54,8 +55,10 @@ class Facts:
         credential: Credential,
         record: RecordAll,
         metrics: Metrics,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self.id = interception_id
+        self.spans = spans
         self.ended = False
         self.began = perf_counter()
         self.waited = 0.0
@@ -104,8 +107,9 @@ class Facts:
         ]
         if request.prompt is not None:
             records.append(PromptUsage(id=new_id(), interception_id=self.id, prompt=request.prompt, created_at=now))
+        self.spans.created(request, self._client)
         try:
-            await self._record(records)
+            await self._write(records)
         except Exception as error:
             _log.error("refused an exchange that can not be recorded: %s", error)
             self._metrics.unrecorded.inc(len(records))
@@ -118,6 +122,7 @@ class Facts:
     def retried(self, why: str) -> None:
         """Tell that the request is sent upstream once more."""
         self._retries.append(why)
+        self.spans.retried(why)
         self._metrics.retries.labels(self._provider.name, why).inc()
 
     def turn(self, turn: Turn, *, cut: bool, injected: Injected | None = None, runs: bool = False) -> None:
@@ -125,6 +130,7 @@ class Facts:
 
         Calls of injected tools are told of by `injected_call` once they have run, if the turn `runs` them; else here.
         """
+        self.spans.turn(turn, cut=cut)
         now = datetime.now(UTC)
         if turn.usage:
             self._tokens(turn, turn.usage, now, partial=cut and not turn.counted)
@@ -148,6 +154,7 @@ class Facts:
 
     def injected_call(self, call: ToolCall, tool: InjectedTool, outcome: Outcome, turn: Turn) -> None:
         """Tell of a call that the gateway ran, to be kept by the next `keep` or `end`."""
+        self.spans.called(call, outcome.result, outcome.error)
         took = {"duration_ms": round(outcome.duration * 1000, 1)}
         self._call(call, tool.name, turn, took, injected=True, server_url=tool.server_url, error=outcome.error)
         self._series.invocation(tool.server, tool.name).inc()
@@ -186,16 +193,19 @@ class Facts:
             return
         try:
             with self.uninterrupted():
-                await self._record(records)
+                await self._write(records)
         except Exception as error:  # noqa: BLE001  # a host may bring any recorder
             _log.error("lost records of interception %s: %s", self.id, error)
             self._metrics.unrecorded.inc(len(records))
 
-    async def end(self, status: Status, http_status: int | None, error: ProviderError | None = None) -> None:
+    async def end(self, status: Status, http_status: int | None, error: ProviderError | Fault | None = None) -> None:
         """Tell how the interception ended; only the first end counts."""
         if self.ended:
             return
         self.ended = True
+        own = isinstance(error, Fault) and error.provider_type is None
+        if isinstance(error, Fault):
+            error = ProviderError(error.kind.name.lower(), error.message)
         record = InterceptionEnded(
             interception_id=self.id,
             ended_at=datetime.now(UTC),
@@ -205,6 +215,7 @@ class Facts:
             error_message=self._safe(error.message) if error else None,
             metadata={"retries": self._retries} if self._retries else {},
         )
+        self.spans.outcome(record, own=own)
         self._pending.append(record)
         await self.keep()
         took = perf_counter() - self.began
@@ -215,6 +226,15 @@ class Facts:
         series.overhead.observe(took - self.waited)
         if _log.isEnabledFor(logging.INFO):
             self._write_line(record, took)
+
+    async def _write(self, records: list[Record]) -> None:
+        self.spans.recording(records)
+        try:
+            await self._record(records)
+        except BaseException as error:
+            self.spans.recorded(error)
+            raise
+        self.spans.recorded()
 
     def first_byte(self) -> bytes:
         """The answer begins: tell what the gateway added to the time until then; as a `Server-Timing` header's value.

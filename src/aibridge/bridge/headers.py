@@ -28,7 +28,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-_NOT_FORWARDED = HOP_BY_HOP | CREDENTIAL_HEADERS | {"host", "content-length", "accept-encoding", "expect"}
+NOT_FORWARDED = HOP_BY_HOP | CREDENTIAL_HEADERS | {"host", "content-length", "accept-encoding", "expect"}
 
 _NAMES_NO_HEADER = frozenset({"keep-alive", "close"})
 """The usual values of `Connection`."""
@@ -51,12 +51,14 @@ def by_name(headers: TextHeaders) -> dict[str, str]:
     return dict(reversed(headers))
 
 
-def for_upstream(headers: TextHeaders, credential: Credential, actor: Actor | None) -> list[tuple[str, str]]:
+def for_upstream(
+    headers: TextHeaders, credential: Credential, actor: Actor | None, not_forwarded: frozenset[str] = NOT_FORWARDED
+) -> list[tuple[str, str]]:
     """What the provider gets of a client's headers, with its credential; and who the actor is, where one is given.
 
     No coding is asked for, since the answer goes to the client as it comes, and the client may read none.
     """
-    dropped = _NOT_FORWARDED
+    dropped = not_forwarded
     if named := [value for name, value in headers if name == "connection" and value not in _NAMES_NO_HEADER]:
         dropped = dropped.union(part.strip().lower() for value in named for part in value.split(","))
     passed = [field for field in headers if field[0] not in dropped and not field[0].startswith(_ACTOR_PREFIX)]

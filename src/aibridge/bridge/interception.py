@@ -61,6 +61,7 @@ class Carrier:
 
     async def carry(self) -> None:
         """Send the request, relay the answer, and record what it showed."""
+        self._facts.spans.processing()
         try:
             with self._watch:
                 await self._converse()
@@ -77,6 +78,8 @@ class Carrier:
         except Exception:  # noqa: BLE001  # whatever happened, it is recorded
             _log.exception("interception %s met a fault of the gateway's own", self._facts.id)
             await self._fail(Fault(Kind.INTERNAL, "the gateway met a fault of its own; its log tells more"))
+        finally:
+            self._facts.spans.close()
 
     async def _converse(self) -> None:
         """The turns of the interception: one, but for those that end in calls of injected tools only."""
@@ -103,6 +106,8 @@ class Carrier:
 
     async def _take_turn(self, sending: UpstreamRequest) -> Turn:
         """One request upstream and its answer, which is relayed as far as it is for the client."""
+        spans = self._facts.spans
+        sending = sending.with_headers(spans.asking())
         asked = perf_counter()
         signs = asyncio.create_task(self._stay_alive(self._tools)) if self._tools and self._streams else None
         try:
@@ -112,6 +117,7 @@ class Carrier:
                 signs.cancel()
             self._facts.waited_for_upstream = perf_counter() - asked
             self._facts.waited += self._facts.waited_for_upstream
+        spans.answered(answer.status)
         try:
             return await self._relay(answer)
         finally:
@@ -174,7 +180,7 @@ class Carrier:
         reading.close()
         error = reader.turn.error or ProviderError(None, None)
         said = f"{self._sending.provider} answered {answer.status}: {error.message}"
-        return Fault(Kind.UPSTREAM_FAULT, said, provider_type=error.type)
+        return Fault(Kind.UPSTREAM_FAULT, said, provider_type=error.type or "")
 
     async def _finish(self, tools: ToolRun) -> None:
         """The message ends with calls for the client, or at the last turn: send what was held back of its end."""
@@ -229,7 +235,7 @@ class Carrier:
         if self._facts.ended:  # with the end of its dialect: what broke after that is nobody's loss
             await self._quietly({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        await self._end_cut("failed", fault.said.status, ProviderError(fault.kind.name.lower(), fault.message))
+        await self._end_cut("failed", fault.said.status, fault)
         if self._status is None:
             with suppress(OSError):
                 await refuse(self._send, fault, self._dialect.error_body(fault, self._facts.id), self._facts.id)
@@ -237,7 +243,7 @@ class Carrier:
             event = self._dialect.error_event(fault, self._facts.id, self._reading.reader)
             await self._quietly({"type": "http.response.body", "body": event, "more_body": True})
 
-    async def _end_cut(self, status: Status, http_status: int | None, error: ProviderError | None) -> None:
+    async def _end_cut(self, status: Status, http_status: int | None, fault: Fault | None) -> None:
         """Record the end of an exchange that was cut, and what was seen until then."""
         if self._facts.ended:
             return
@@ -246,7 +252,7 @@ class Carrier:
                 self._reading.close()
             injected = self._tools.tool_of if self._tools else None
             self._facts.turn(self._reading.reader.turn, cut=True, injected=injected)
-        await self._facts.end(status, self._status or http_status, error)
+        await self._facts.end(status, self._status or http_status, fault)
 
     async def _keep_alive(self) -> None:
         """Tell the client of a silent stream that it is still open."""

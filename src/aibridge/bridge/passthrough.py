@@ -9,6 +9,7 @@ from aibridge.bridge.asgi import INTERCEPTION_ID, Receive, Send, refuse
 from aibridge.bridge.headers import for_client
 from aibridge.bridge.watch import Interrupted, Watch, Why
 from aibridge.errors import Fault, Kind
+from aibridge.observe.spans import NO_SPANS, Spans
 from aibridge.upstream.upstream import Upstream, UpstreamRequest
 from aibridge.wire.dialect import Dialect
 
@@ -26,14 +27,10 @@ class Proxied:
         upstream: Upstream,
         receive: Receive,
         send: Send,
+        spans: Spans = NO_SPANS,
     ) -> None:
-        self._id, self._dialect, self._sending, self._upstream, self._send = (
-            exchange_id,
-            dialect,
-            sending,
-            upstream,
-            send,
-        )
+        self._id, self._dialect, self._sending, self._upstream = exchange_id, dialect, sending, upstream
+        self._send, self._spans = send, spans
         self._watch = Watch(receive)
         self._begun = False
 
@@ -43,6 +40,12 @@ class Proxied:
 
     async def carry(self) -> None:
         """Send the request, and relay the answer; one that breaks off is left unfinished."""
+        try:
+            await self._carry()
+        finally:
+            self._spans.close()
+
+    async def _carry(self) -> None:
         fault: Fault
         try:
             with self._watch:
@@ -50,19 +53,23 @@ class Proxied:
             return
         except Interrupted as interrupted:
             if interrupted.why is Why.CLIENT_LEFT:
+                self._spans.close(interrupted)
                 return
             fault = Fault(Kind.SHUTTING_DOWN, "the gateway is stopping", retry_after=1)
-        except OSError:
+        except OSError as error:
+            self._spans.close(error)
             return
         except Fault as raised:
             fault = raised
+        self._spans.close(fault)
         _log.warning("passthrough %s failed: %s", self._id, fault.message)
         if not self._begun:
             with suppress(OSError):
                 await refuse(self._send, fault, self._dialect.error_body(fault, self._id), self._id)
 
     async def _relay(self) -> None:
-        answer = await self._upstream.send(self._sending)
+        answer = await self._upstream.send(self._sending.with_headers(self._spans.asking()))
+        self._spans.answered(answer.status)
         try:
             headers = [*for_client(answer.headers), (INTERCEPTION_ID, self._id.encode())]
             self._begun = True

@@ -69,6 +69,7 @@ class ToolRun:
 
     async def _call(self, call: ToolCall, turn: Turn) -> ToolResult:
         tool = self._catalogue.tools[call.name]
+        self._facts.spans.calling(call, tool)
         began = perf_counter()
         try:
             outcome = await self._toolbox.call(tool, call.arguments, self._actor)

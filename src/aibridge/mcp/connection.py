@@ -19,6 +19,7 @@ from aibridge.mcp.config import ServerConfig, Timing
 from aibridge.mcp.faults import ConnectionEnded, Unavailable, reason
 from aibridge.mcp.http import SESSION_ENDED, abandonable
 from aibridge.mcp.listing import ListedTool, list_tools
+from aibridge.mcp.spans import Starting
 from aibridge.mcp.transports import Channel
 
 if TYPE_CHECKING:
@@ -43,11 +44,18 @@ class Connection:
     session from its beginning to its end; calls are made in tasks that this object owns. A request of the gateway
     only ever waits for those, so it can be cancelled at any moment without being in their way.
 
-    `on_change` is called when `tools` is another. `max_answer_size` is in bytes.
+    `on_change` is called when `tools` is another; `starting` is told of attempts to connect. `max_answer_size` is in
+    bytes.
     """
 
     def __init__(
-        self, config: ServerConfig, on_change: Callable[[], None], *, timing: Timing, max_answer_size: int
+        self,
+        config: ServerConfig,
+        on_change: Callable[[], None],
+        starting: Starting,
+        *,
+        timing: Timing,
+        max_answer_size: int,
     ) -> None:
         self.tools: tuple[ListedTool, ...] = ()
         """What the server offers now; nothing while it is down."""
@@ -55,6 +63,7 @@ class Connection:
         """Why the last attempt to connect failed, or the last connection ended; None while connected."""
         self._config = config
         self._on_change = on_change
+        self._starting = starting
         self._timing = timing
         self._max_answer_size = max_answer_size
         self._keeper: asyncio.Task[None] | None = None
@@ -141,6 +150,7 @@ class Connection:
         mode = "auto"
         while True:
             channel = self._channel()
+            attempt = self._starting.attempt(self._config)
             began = math.inf
             try:
                 with anyio.fail_after(self._timing.connect) as limit:
@@ -151,13 +161,16 @@ class Connection:
                         client_info=Implementation(name="aibridge", version=version("aibridge")),
                         message_handler=self._hear,
                     ) as client:
+                        attempt.fetching()
                         await self._list(client)
+                        attempt.connected(len(self.tools))
                         limit.deadline = math.inf
                         began = anyio.current_time()
                         self._connect(client)
                         await self._live(client)
             except Exception as fault:  # noqa: BLE001  # whatever happens to a server, it is tried again
                 error = reason(fault, channel.refused_with)
+            attempt.ended(error)
             if self._closing:  # a fault at the same moment takes the place of the cancellation
                 return
             if anyio.current_time() - began >= self._timing.stable:

@@ -16,7 +16,9 @@ from aibridge.mcp.names import offered_names
 from aibridge.mcp.policy import Gatekeeper, Policy
 from aibridge.mcp.results import tool_result
 from aibridge.mcp.selection import Selection
+from aibridge.mcp.spans import Starting
 from aibridge.mcp.toolbox import Catalogue, InjectedTool, Outcome
+from aibridge.tracer import NO_TRACER, Tracer
 from aibridge.wire.tools import OfferedTool, TextPart, ToolResult, failure
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class ToolServers:
         max_result_size: int = 2**20,
         policy: Policy = "allow",
         timing: Timing | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         if len({config.name for config in configs}) < len(configs):
             raise ValueError("each MCP server needs a name of its own")
@@ -69,10 +72,12 @@ class ToolServers:
             # The package behind it takes more than a second to import; who has no servers need not wait for that.
             from aibridge.mcp.connection import Connection
 
+            starting = Starting(tracer, self._configs)
             self._connections = {
                 config.name: Connection(
                     config,
                     self._assemble,
+                    starting,
                     timing=timing or Timing(),
                     max_answer_size=8 * max(max_result_size, 2**20),
                 )

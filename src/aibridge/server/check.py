@@ -21,7 +21,7 @@ import click
 
 from aibridge.errors import Fault
 from aibridge.providers import AnthropicProvider, Provider
-from aibridge.server.gateway import provider_of
+from aibridge.server.gateway import provider_of, tracing
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings, Storage
@@ -47,9 +47,11 @@ class Finding:
 def check(settings: Settings) -> int:
     """Look at all that the gateway needs, and print what was found: the exit status, 1 where anything fails.
 
-    Raises `SettingsError` where code that the settings name can not be had.
+    Raises `SettingsError` where code that the settings name, or need, can not be had.
     """
     redaction(settings.recording)
+    if traces := tracing(settings.tracing):
+        traces.close()
     findings = [
         _journal(settings.storage),
         _database(settings.storage),

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from aibridge.bridge.asgi import Receive, Scope, Send, answer
 from aibridge.bridge.bridge import RequestBridge
+from aibridge.errors import SettingsError
 from aibridge.observe import scrape
 from aibridge.observe.metrics import Metrics
 from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider, Provider
@@ -22,12 +23,15 @@ from aibridge.server.auth import authentication
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings
+from aibridge.server.settings import Tracing as TracingSettings
 from aibridge.server.vitals import Vitals
+from aibridge.tracer import NO_TRACER, Tracer
 from aibridge.upstream.breaker import BreakerPolicy
 from aibridge.upstream.upstream import TimeLimits
 
 if TYPE_CHECKING:
     from aibridge.mcp.servers import ToolServers
+    from aibridge.server.tracing import Tracing
 
 _log = logging.getLogger("aibridge.server")
 
@@ -52,7 +56,9 @@ class Gateway:
             max_journal_size=storage.max_journal_size,
         )
         upstream, breaker = settings.upstream, settings.breaker
-        self.tool_servers = _tool_servers(settings)
+        self._tracing = tracing(settings.tracing)
+        tracer = self._tracing.tracer if self._tracing else None
+        self.tool_servers = _tool_servers(settings, tracer or NO_TRACER)
         """The MCP servers, where there are any."""
         self._memory = _memory(settings)
         self._vitals = Vitals(self._ledger, self.tool_servers, metrics)
@@ -77,6 +83,9 @@ class Gateway:
             dump_dir=upstream.dump_dir,
             max_body_size=settings.server.max_body_size,
             redaction=redaction(settings.recording),
+            tracer=tracer,
+            trace_contents=settings.tracing.contents,
+            propagate_traces=settings.tracing.propagate,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,6 +116,8 @@ class Gateway:
         await self._bridge.shutdown(0)
         if self.tool_servers:
             await self.tool_servers.aclose()
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.close)
         if self._memory:
             self._memory.close()
         await self._ledger.aclose()
@@ -154,13 +165,26 @@ def provider_of(settings: ProviderSettings, *, record_contents: bool = True) -> 
     )
 
 
-def _tool_servers(settings: Settings) -> ToolServers | None:
+def tracing(settings: TracingSettings) -> Tracing | None:
+    """Where spans go, if they do. Raises `SettingsError` where what that takes is not installed."""
+    if not settings.endpoint:
+        return None
+    try:
+        from aibridge.server.tracing import Tracing
+
+        return Tracing(settings)
+    except ImportError as error:
+        remedy = "install it with pip install 'aibridge[otel]', or remove the endpoint"
+        raise SettingsError(f"tracing.endpoint: what sends traces is not installed ({error}); {remedy}") from error
+
+
+def _tool_servers(settings: Settings, tracer: Tracer) -> ToolServers | None:
     """The MCP servers, where there are any."""
     if not settings.mcp_servers:
         return None
     from aibridge.server.tool_servers import tool_servers
 
-    return tool_servers(settings)
+    return tool_servers(settings, tracer)
 
 
 def _memory(settings: Settings) -> SQLiteTurnMemory | None:

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 
@@ -31,6 +32,7 @@ from aibridge.server.settings import (
     Settings,
     Storage,
     Tools,
+    Tracing,
     Upstream,
     kinds,
 )
@@ -98,6 +100,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "metrics": Metrics,
     "upstream": Upstream,
     "breaker": Breaker,
+    "tracing": Tracing,
     "log": Log,
     "tools": Tools,
 }
@@ -140,6 +143,7 @@ class Loading:
             metrics=self._section("metrics", Metrics),
             upstream=self._section("upstream", Upstream),
             breaker=self._section("breaker", Breaker),
+            tracing=self._section("tracing", Tracing, _open_telemetry(self._environ)),
             log=self._section("log", Log),
             tools=self._section("tools", Tools),
             providers=self._providers(),
@@ -165,8 +169,8 @@ class Loading:
 
     # Plain sections
 
-    def _section(self, name: str, section: type[_S]) -> _S:
-        table = self._table(name, self._file.get(name, {}))
+    def _section(self, name: str, section: type[_S], defaults: _Table | None = None) -> _S:
+        table = {**(defaults or {}), **self._table(name, self._file.get(name, {}))}
         prefix = f"{name.upper()}_"
         for variable, given in self._variables.items():
             if variable.startswith(prefix):
@@ -324,6 +328,28 @@ class Loading:
             if name and first.setdefault(name, index) != index:
                 taken = f"{values.shown(name)} is already the name of {list_name}[{first[name]}]"
                 self._problem(f"{list_name}[{index}].name", taken, "each needs a name of its own")
+
+
+def _open_telemetry(environ: Mapping[str, str]) -> _Table:
+    """What OpenTelemetry's own variables say of the section `[tracing]`; others are read by its packages themselves.
+
+    Source: https://opentelemetry.io/docs/specs/otel/protocol/exporter/. What is of traces wins over what is of all.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return {}
+    table: _Table = {}
+    for setting in ("endpoint", "protocol", "headers"):
+        for of in ("OTLP", "OTLP_TRACES"):
+            variable = f"OTEL_EXPORTER_{of}_{setting.upper()}"
+            if told := environ.get(variable):
+                table[setting] = _Given(told, variable)
+    if "protocol" in table:
+        protocol = table["protocol"]
+        table["protocol"] = protocol._replace(value={"http/protobuf": "http"}.get(protocol.value, protocol.value))
+    if "headers" in table:
+        pairs = (pair.partition("=") for pair in table["headers"].value.split(",") if pair.strip())
+        table["headers"] = _Given({name.strip(): unquote(value.strip()) for name, _, value in pairs})
+    return table
 
 
 def _name(table: _Table) -> str:

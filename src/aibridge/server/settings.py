@@ -143,6 +143,22 @@ class Breaker(Section, frozen=True, kw_only=True):
     """How many requests at a time may then try whether the provider is well again."""
 
 
+class Tracing(Section, frozen=True, kw_only=True):
+    """Where OpenTelemetry's spans are sent."""
+
+    endpoint: Annotated[str, values.SERVER_URL_OR_NONE] = ""
+    """Of a collector that takes OTLP; without one, nothing is traced."""
+    protocol: Annotated[Literal["http", "grpc"], one_of("http", "grpc")] = "http"
+    headers: Annotated[dict[str, Secret], values.HEADERS] = {}
+    """Sent to the collector."""
+    sample_ratio: Annotated[float, values.RATIO] = 1.0
+    """The part of all traces that is kept, where the client has not decided."""
+    contents: Annotated[bool, values.BOOLEAN] = False
+    """Whether prompts, thoughts, and what tools were asked and have answered are in the spans."""
+    propagate: Annotated[bool, values.BOOLEAN] = False
+    """Whether providers are told which trace a request belongs to."""
+
+
 class Log(Section, frozen=True, kw_only=True):
     """The gateway's own log, on standard error."""
 
@@ -223,6 +239,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
     upstream: Upstream = Upstream()
     breaker: Breaker = Breaker()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     tools: Tools = Tools()
     providers: tuple[Provider, ...] = ()

@@ -7,15 +7,17 @@ from aibridge.mcp.policy import Policy
 from aibridge.mcp.servers import ToolServers
 from aibridge.server.importing import imported
 from aibridge.server.settings import MCPServer, Settings
+from aibridge.tracer import NO_TRACER, Tracer
 
 
-def tool_servers(settings: Settings) -> ToolServers:
+def tool_servers(settings: Settings, tracer: Tracer = NO_TRACER) -> ToolServers:
     """The servers, not yet connected. Raises `SettingsError` where the policy can not be loaded."""
     return ToolServers(
         [_config(each) for each in settings.mcp_servers],
         call_timeout=settings.tools.call_timeout,
         max_result_size=settings.tools.max_result_size,
         policy=_policy(settings.tools.policy),
+        tracer=tracer,
     )
 
 

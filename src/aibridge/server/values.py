@@ -200,6 +200,16 @@ def duration(*, zero: bool) -> Kind[float]:
     return Kind(f'a duration such as "30s", "10m", "1h30m" or "500ms", {"or 0" if zero else "longer than 0"}', read)
 
 
+def _ratio(value: Any) -> float:
+    if isinstance(value, str):
+        _require(re.fullmatch(_NUMBER, value.strip()))
+        value = float(value)
+    _require(isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1)
+    return float(value)
+
+
+RATIO = Kind("a number from 0 to 1", _ratio)
+
 _BYTES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -282,6 +292,11 @@ def _server_url(value: Any) -> str:
 
 
 SERVER_URL = Kind("an http or https URL with a host, without credentials or fragment", _server_url, shown=shown_url)
+
+
+SERVER_URL_OR_NONE = Kind(
+    f'{SERVER_URL.allowed}, or "" for none', lambda value: value and _server_url(value), shown=shown_url
+)
 
 
 def _database_url(value: Any) -> str:

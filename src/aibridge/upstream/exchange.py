@@ -41,6 +41,10 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
         """Without what is secret, or long."""
         return f"UpstreamRequest({self.provider!r}, {self.method!r}, {self.endpoint!r}, turn={self.turn})"
 
+    def with_headers(self, headers: Headers) -> UpstreamRequest:
+        """The same with these headers as well."""
+        return msgspec.structs.replace(self, headers=[*self.headers, *headers]) if headers else self
+
 
 class Follower(Protocol):
     """Is told how one exchange with a provider goes: a circuit breaker, a dump. Its methods do not raise."""
