@@ -7,11 +7,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from aibridge.actor import Actor
 from aibridge.mcp.policy import Gatekeeper
 from aibridge.mcp.toolbox import InjectedTool
 from aibridge.server import settings
 from aibridge.server.loading import load
+from aibridge.server.tool_servers import policy_named
 from aibridge.wire.tools import OfferedTool
 
 from .pages import blocks, page
@@ -49,3 +52,17 @@ async def test_the_policy() -> None:
     refusal = await gatekeeper.refusal(Actor("bob"), search, {})
     assert refusal
     assert refusal.endswith("only the support team may search tickets")
+
+
+async def test_the_policy_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page has it: a file, a folder that Python looks into, and the setting that names both."""
+    (named,) = re.findall(r'^policy = "(.*)"$', TEXT, re.MULTILINE)
+    (tmp_path / "tool_policy.py").write_text(blocks(TEXT, "python")[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    gatekeeper = Gatekeeper(policy_named(named))
+    tree, file = (
+        InjectedTool("files", "", name, OfferedTool(f"bmcp_files_{name}", "", b"{}"))
+        for name in ("directory_tree", "read_text_file")
+    )
+    assert await gatekeeper.refusal(Actor("ada"), tree, {})
+    assert await gatekeeper.refusal(Actor("ada"), file, {}) is None

@@ -6,7 +6,7 @@ import pytest
 
 from aibridge.errors import SettingsError
 from aibridge.server.settings import MCPServer, Settings, Tools
-from aibridge.server.tool_servers import _policy, tool_servers
+from aibridge.server.tool_servers import policy_named, tool_servers
 
 
 def may_call(*asked: object) -> bool:
@@ -14,9 +14,9 @@ def may_call(*asked: object) -> bool:
 
 
 def test_a_policy_is_a_word_or_the_name_of_a_function() -> None:
-    assert _policy("allow") == "allow"
-    assert _policy("deny") == "deny"
-    assert _policy(f"{__name__}:may_call") is may_call
+    assert policy_named("allow") == "allow"
+    assert policy_named("deny") == "deny"
+    assert policy_named(f"{__name__}:may_call") is may_call
 
 
 @pytest.mark.parametrize("told", ["no_such_module:f", "aibridge.server.tool_servers:no_such_name"])

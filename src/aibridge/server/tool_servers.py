@@ -16,7 +16,7 @@ def tool_servers(settings: Settings, tracer: Tracer = NO_TRACER) -> ToolServers:
         [_config(each) for each in settings.mcp_servers],
         call_timeout=settings.tools.call_timeout,
         max_result_size=settings.tools.max_result_size,
-        policy=_policy(settings.tools.policy),
+        policy=policy_named(settings.tools.policy),
         tracer=tracer,
     )
 
@@ -42,8 +42,8 @@ def _config(server: MCPServer) -> ServerConfig:
     )
 
 
-def _policy(told: str) -> Policy:
-    """`allow`, `deny`, or what `package.module:name` names: a callable, or rules by tool."""
+def policy_named(told: str) -> Policy:
+    """`allow`, `deny`, or what `package.module:name` names: a callable, or rules by tool. Raises `SettingsError`."""
     if told == "allow":
         return "allow"
     if told == "deny":
