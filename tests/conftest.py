@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 from prometheus_client import CollectorRegistry
 
 from support.dialects import DIALECTS, Dialect
+from support.postgres import PostgreSQL
 from support.provider import Provider
 from support.recorder import ListRecorder
 from support.serving import bridged
@@ -42,6 +43,14 @@ async def bridge(provider: Provider, recorder: ListRecorder) -> AsyncIterator[st
     """The URL of a bridge before the provider, that repeats nothing and is asked by `ada`."""
     async with bridged(provider.url, recorder) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for all tests of this process. Who stops it, starts it again."""
+    server = PostgreSQL()
+    yield server
+    server.close()
 
 
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)

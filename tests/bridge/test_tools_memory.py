@@ -49,7 +49,7 @@ async def going_on(
         second = await ask(url + speech.path, speech.request(history))
     assert speech.heard(second.body, stream=True).content == speech.shown([Text("Done.")])
     for memory in memories:
-        memory.close()
+        await memory.aclose()
     return history, histories(speech, provider)[-1]
 
 
@@ -110,10 +110,10 @@ async def test_a_database_that_comes_back_is_used(tmp_path: Path) -> None:
     await memory.remember("ada", ["early"], b"1")
     folder.mkdir()
     await memory.remember("ada", ["late"], b"2")
-    memory.close()
+    await memory.aclose()
     other = SQLiteTurnMemory(folder / "aibridge.db")
     assert await other.recall("ada", ["early", "late"]) == {"late": b"2"}
-    other.close()
+    await other.aclose()
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_a_broken_database_is_done_without(broken: Path) -> None:
     memory = SQLiteTurnMemory(broken)
     await memory.remember("ada", ["a"], b"1")
     assert await memory.recall("ada", ["a", "b"]) == {"a": b"1"}
-    memory.close()
+    await memory.aclose()
 
 
 async def test_what_is_kept_beside_the_database_is_bounded(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,4 +139,4 @@ async def test_what_is_kept_beside_the_database_is_bounded(database: Path, monke
     assert sum(len(hidden or b"") + 200 for hidden in memory._cache.values()) < 20_000
     found = await memory.recall("ada", [f"{number}-0" for number in range(10)])
     assert len(found) == 10
-    memory.close()
+    await memory.aclose()

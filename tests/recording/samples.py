@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -121,7 +122,7 @@ records: st.SearchStrategy[Record] = st.one_of(
         output_tokens=_counts,
         cache_read_input_tokens=_counts,
         cache_write_input_tokens=_counts,
-        provider_usage=_optional,
+        provider_usage=st.none() | _metadata.map(json.dumps),
     ),
     _any(PromptUsage, **_child, prompt=texts),
     _any(
@@ -136,10 +137,10 @@ records: st.SearchStrategy[Record] = st.one_of(
 )
 
 
-def rows(database: Path, query: str) -> list[Any]:
+def rows(database: Path, query: str, *values: Any) -> list[Any]:
     """What another program sees in the database."""
     with closing(sqlite3.connect(database)) as connection:
-        return connection.execute(query).fetchall()
+        return connection.execute(query, values).fetchall()
 
 
 def files(directory: Path) -> list[Path]:

@@ -27,7 +27,6 @@ def test_four_slashes_are_a_path_from_the_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://user:hunter2@host/db", "postgresql is not supported by this version yet"),
         ("mysql://user:hunter2@host/db", "storage.url: found a URL of scheme 'mysql'"),
         ("records.db", "scheme ''"),
         ("sqlite://records.db", "no path of a database file"),

@@ -176,7 +176,7 @@ class TestWithoutAJournal:
 
 
 async def test_a_start_that_can_not_be_ends_with_the_reason(tmp_path: Path) -> None:
-    gateway = Gateway(tmp_path, "http://127.0.0.1:9", STORAGE_URL="postgresql://nobody@127.0.0.1/x")
+    gateway = Gateway(tmp_path, "http://127.0.0.1:9", STORAGE_URL="mysql://nobody@127.0.0.1/x")
     with pytest.raises(AssertionError, match="the gateway ended"):
         gateway.start()
     assert "storage.url" in gateway.log.read_text()

@@ -10,12 +10,15 @@ import asyncio
 import logging
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from time import time
 from typing import Protocol
+
+from aibridge.recording.stores import is_postgresql, sqlite_path
 
 _log = logging.getLogger("aibridge.recording")
 
@@ -47,24 +50,24 @@ class TurnMemory(Protocol):
         """What is kept under any of the keys."""
 
 
-class SQLiteTurnMemory:
-    """Turns in the database of the records. Opens at first use; a database that is not to be had is done without."""
+class CachedTurnMemory(ABC):
+    """Turns in a database, behind a cache. A database that is not to be had is done without."""
 
-    def __init__(self, path: Path, *, lifetime: float = LIFETIME) -> None:
-        self._path = path
+    _faults: tuple[type[Exception], ...]
+    """What is raised where the database can not be used."""
+
+    def __init__(self, *, lifetime: float = LIFETIME) -> None:
         self._lifetime = lifetime
         self._cache: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
         self._cached = 0
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
 
     async def remember(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
         """Keep it, durably before this returns."""
         for key in keys:
             self._put(initiator_id, key, hidden)
         try:
-            await asyncio.to_thread(self._write, initiator_id, keys, hidden)
-        except sqlite3.Error as error:
+            await self._write(initiator_id, keys, hidden)
+        except self._faults as error:
             _log.warning("a turn is remembered by this process only, until the database can be written: %s", error)
 
     async def recall(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
@@ -74,8 +77,8 @@ class SQLiteTurnMemory:
         found = {key: hidden for key, hidden in known.items() if hidden}
         if missing:
             try:
-                found |= await asyncio.to_thread(self._read, initiator_id, missing)
-            except sqlite3.Error as error:
+                found |= await self._read(initiator_id, missing)
+            except self._faults as error:
                 _log.warning("hidden turns could not be looked up: %s", error)
             else:
                 for key in missing:
@@ -83,12 +86,17 @@ class SQLiteTurnMemory:
                         self._put(initiator_id, key, found.get(key))
         return found
 
-    def close(self) -> None:
+    @abstractmethod
+    async def aclose(self) -> None:
         """Close the database."""
-        with self._lock:
-            if self._connection:
-                self._connection.close()
-                self._connection = None
+
+    @abstractmethod
+    async def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
+        """Keep it in the database, and forget there what has expired."""
+
+    @abstractmethod
+    async def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """What the database has."""
 
     def _put(self, initiator_id: str, key: str, hidden: bytes | None) -> None:
         if (initiator_id, key) in self._cache:
@@ -99,14 +107,39 @@ class SQLiteTurnMemory:
             (_, oldest), dropped = self._cache.popitem(last=False)
             self._cached -= _weight(oldest, dropped)
 
-    def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
+
+class SQLiteTurnMemory(CachedTurnMemory):
+    """Turns in the SQLite database of the records, which is opened at first use."""
+
+    _faults = (sqlite3.Error,)
+
+    def __init__(self, path: Path, *, lifetime: float = LIFETIME) -> None:
+        super().__init__(lifetime=lifetime)
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    async def aclose(self) -> None:
+        """Close the database."""
+        with self._lock:
+            if self._connection:
+                self._connection.close()
+                self._connection = None
+
+    async def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
+        await asyncio.to_thread(self._write_now, initiator_id, keys, hidden)
+
+    async def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
+        return await asyncio.to_thread(self._read_now, initiator_id, keys)
+
+    def _write_now(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
         now = time()
         with self._lock, self._open() as database:
             rows = [(initiator_id, key, hidden, now + self._lifetime) for key in keys]
             database.executemany("INSERT OR REPLACE INTO aibridge_remembered_turns VALUES (?, ?, ?, ?)", rows)
             database.execute("DELETE FROM aibridge_remembered_turns WHERE expires_at < ?", (now,))
 
-    def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
+    def _read_now(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         sql = "SELECT hidden FROM aibridge_remembered_turns WHERE initiator_id = ? AND key = ? AND expires_at >= ?"
         now = time()
@@ -128,6 +161,15 @@ class SQLiteTurnMemory:
                 raise
             self._connection = connection
         return self._connection
+
+
+def memory_for(url: str, *, lifetime: float) -> CachedTurnMemory:
+    """The memory in the database that a setting `storage.url` means."""
+    if is_postgresql(url):
+        from aibridge.recording.postgres.memory import PostgresTurnMemory
+
+        return PostgresTurnMemory(url, lifetime=lifetime)
+    return SQLiteTurnMemory(sqlite_path(url), lifetime=lifetime)
 
 
 def _weight(key: str, hidden: bytes | None) -> int:

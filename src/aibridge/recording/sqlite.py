@@ -10,14 +10,15 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from aibridge.errors import RecordingError
-from aibridge.recording.schema import SCHEMA, UPGRADE, VERSION
+from aibridge.recording.schema import REVISION, VERSION_TABLE, migration
 from aibridge.recording.stores import UnstorableError
 from aibridge.recording.threads import link
+from aibridge.recording.visible import with_visible
 from aibridge.records import (
     Interception,
     InterceptionEnded,
@@ -31,7 +32,10 @@ from aibridge.records import (
 BUSY_TIMEOUT = 1.0
 """How long a call waits for another connection's lock, in seconds; the caller tries again after that."""
 
-_OPENING_TIMEOUT = 5.0
+_OPENING_TIMEOUT = 10.0
+
+VERSION = int(REVISION)
+"""The version of the schema, kept in the database as its `user_version`."""
 
 _TABLES: dict[type[Any], str] = {
     Interception: "aibridge_interceptions",
@@ -61,8 +65,6 @@ _KEEP_EARLY_END = "INSERT INTO aibridge_early_ends VALUES (?, ?) ON CONFLICT (in
 _FIND_EARLY_END = "SELECT record FROM aibridge_early_ends WHERE interception_id = ?"
 _FORGET_EARLY_END = "DELETE FROM aibridge_early_ends WHERE interception_id = ?"
 
-AnyRecord = TypeVar("AnyRecord", bound=msgspec.Struct)
-
 
 class SQLiteStore:
     r"""Keeps records in one SQLite database in WAL mode; a missing one is made, for its owner alone to read.
@@ -86,7 +88,7 @@ class SQLiteStore:
             try:
                 _store(self._connection, records)
             except UnicodeEncodeError:
-                _store(self._connection, [_with_visible_surrogates(record) for record in records])
+                _store(self._connection, [with_visible(record) for record in records])
 
     def close(self) -> None:
         """Close the database."""
@@ -99,7 +101,7 @@ class SQLiteStore:
             self.path.touch(mode=0o600, exist_ok=False)
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection, self.path)
+            prepare(connection, self.path)
         except BaseException:
             connection.close()
             raise
@@ -120,21 +122,26 @@ class SQLiteStore:
             ) from error
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
+def version(db: sqlite3.Connection) -> int:
+    """The version of the schema that a database has; 0 is that of an empty one."""
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    return int(found)
+
+
+def prepare(db: sqlite3.Connection, path: Path) -> None:
     """Bring the schema up to date; several processes may do so at once."""
     give_up = time.monotonic() + _OPENING_TIMEOUT
-    version = -1
     while True:
         try:
-            version = _version(db)
-            if version > VERSION:
+            found = version(db)
+            if found > VERSION:
                 raise RecordingError(
-                    f"the database {path} was written by a newer aibridge (schema {version}, this one knows {VERSION})"
+                    f"the database {path} was written by a newer aibridge (schema {found}, this one knows {VERSION})"
                     ": upgrade aibridge, or set storage.url to another database"
                 )
-            if version < VERSION:
+            if found < VERSION:
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(UPGRADE if version else SCHEMA)
+                _upgrade(db)
             # What is stored leaves the journal, so it must be on the disk by then: NORMAL would not see to that.
             db.execute("PRAGMA synchronous = FULL")
             return
@@ -142,16 +149,36 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
             if db.in_transaction:
                 db.rollback()
             # The switch to WAL answers "locked" at once, whatever the busy timeout.
-            busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-            overtaken = not busy and 0 <= version < _version(db)
-            if not (busy or overtaken) or time.monotonic() > give_up:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
             time.sleep(0.02)
 
 
-def _version(db: sqlite3.Connection) -> int:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    return int(version)
+def _upgrade(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    if (found := version(db)) < VERSION:  # another process may have been quicker
+        for statement in _statements(script(found)):
+            db.execute(statement)
+    db.execute("COMMIT")
+
+
+def script(found: int) -> str:
+    """The SQL that brings a database of this version up to date, to be run in one transaction."""
+    revision = f"{found:04}" if found else None
+    steps = [migration("sqlite", revision), f"PRAGMA user_version = {VERSION};"]
+    if revision:  # which the first versions noted as `user_version` alone
+        steps.insert(0, f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY);")
+        steps.insert(1, f"INSERT OR IGNORE INTO {VERSION_TABLE} VALUES ('{revision}');")  # noqa: S608 - a number
+    return "\n".join(steps)
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
@@ -246,17 +273,3 @@ _COLUMNS = {
     for record_type in _TABLES
 }
 """Which fields of a record are no values that SQLite has, by their places, and how they are written."""
-
-
-def _with_visible_surrogates(record: AnyRecord) -> AnyRecord:
-    return msgspec.convert(_visible(msgspec.to_builtins(record)), type(record))
-
-
-def _visible(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_visible(key): _visible(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_visible(each) for each in value]
-    return value

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from aibridge.errors import RecordingError, SettingsError
 from aibridge.records import Record
 
-_ALLOWED = "sqlite:///relative.db or sqlite:////absolute/path.db"
+_ALLOWED = "sqlite:///relative.db, sqlite:////absolute/path.db or postgresql://user:password@host/database"
 
 
 class UnstorableError(RecordingError):
@@ -33,19 +33,31 @@ class Store(Protocol):
 
 
 def store_for(url: str) -> Store:
-    """Open the store that a setting `storage.url` means: `sqlite:///relative.db` or `sqlite:////absolute/path.db`.
+    """Open the store that a setting `storage.url` means: a SQLite file, or a PostgreSQL database.
 
-    SettingsError is raised for any other URL, RecordingError where the database can not be opened.
+    SettingsError is raised for any other URL, RecordingError where the database can not be used. One that is not
+    there yet, or is empty, gets its tables.
     """
+    if is_postgresql(url):
+        from aibridge.recording.postgres.store import PostgresStore
+
+        return PostgresStore(url)
+    from aibridge.recording.sqlite import SQLiteStore
+
+    return SQLiteStore(sqlite_path(url))
+
+
+def is_postgresql(url: str) -> bool:
+    """Whether a URL is that of a PostgreSQL database."""
+    return urlsplit(url).scheme in {"postgres", "postgresql"}
+
+
+def sqlite_path(url: str) -> Path:
+    """The file that a SQLite URL means; SettingsError for any other URL."""
     scheme = urlsplit(url).scheme
-    if scheme in {"postgres", "postgresql"}:
-        raise SettingsError(f"storage.url: {scheme} is not supported by this version yet; allowed is {_ALLOWED}")
     if scheme != "sqlite":
         raise SettingsError(f"storage.url: found a URL of scheme {scheme!r}; allowed is {_ALLOWED}")
     path = url[len("sqlite:///") :]
     if not url.startswith("sqlite:///") or path in {"", "/", ":memory:"}:
         raise SettingsError(f"storage.url: found no path of a database file in it; allowed is {_ALLOWED}")
-
-    from aibridge.recording.sqlite import SQLiteStore
-
-    return SQLiteStore(Path(path))
+    return Path(path)

@@ -19,8 +19,11 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import click
 
-from aibridge.errors import Fault
+from aibridge.errors import Fault, RecordingError
 from aibridge.providers import AnthropicProvider, Provider
+from aibridge.recording.stores import is_postgresql, sqlite_path
+from aibridge.recording.upgrading import schema_of
+from aibridge.server import values
 from aibridge.server.gateway import provider_of, tracing
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
@@ -83,7 +86,9 @@ def _journal(storage: Storage) -> Finding:
 
 
 def _database(storage: Storage) -> Finding:
-    path = storage.path
+    if is_postgresql(storage.url):
+        return _postgresql(storage.url)
+    path = sqlite_path(storage.url)
     if not path.exists():
         return _to_be_made("database", path, "storage.url")
     try:
@@ -99,6 +104,22 @@ def _database(storage: Storage) -> Finding:
             "and its folder, and that no other program keeps it locked, or set storage.url to another one",
         )
     return Finding("ok", "database", f"{path} can be written" + ("" if tables else "; it is empty"))
+
+
+def _postgresql(url: str) -> Finding:
+    try:
+        schema = schema_of(url)
+    except RecordingError as error:
+        return Finding("FAIL", "database", str(error))
+    told = f"{values.shown_url(url)} has schema {schema.found}"
+    match schema.state:
+        case "old":
+            return Finding("FAIL", "database", f"{told}, {schema.needed} is needed: run `aibridge db upgrade`")
+        case "newer":
+            return Finding("FAIL", "database", f"{told}, this aibridge knows {schema.needed}: upgrade aibridge")
+        case "empty":
+            return Finding("ok", "database", f"{values.shown_url(url)} can be reached; its tables will be made")
+    return Finding("ok", "database", f"{told}, as it should be")
 
 
 def _to_be_made(about: str, path: Path, setting: str) -> Finding:

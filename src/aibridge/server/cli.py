@@ -80,7 +80,9 @@ _config = click.option(
     type=click.Path(path_type=Path),
     help="The file of settings (TOML). Without it, AIBRIDGE_CONFIG may name one.",
 )
-_database = click.option("--database", metavar="URL", help="The database, such as sqlite:///aibridge.db.")
+_database = click.option(
+    "--database", metavar="URL", help="The database, such as sqlite:///aibridge.db or postgresql://user@host/records."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts, and nothing else.")
 _since = click.option(
     "--since",
@@ -273,6 +275,57 @@ def usage(
 @main.group(epilog=_examples("aibridge db prune --dry-run"))
 def db() -> None:
     """Look after the database."""
+
+
+@db.command(epilog=_examples("aibridge db status", "aibridge db status --database postgresql://user@host/records"))
+@_json
+@_config
+@_database
+@click.pass_context
+def status(ctx: click.Context, as_json: bool, config: Path | None, database: str | None) -> None:
+    """Say which schema the database has.
+
+    Exit status 0 means that this version of aibridge can work with it as it is, 1 that it can not.
+    """
+    from aibridge.recording.upgrading import schema_of
+
+    schema = schema_of(_storage(config, database).url)
+    if as_json:
+        _print_json({"found": schema.found, "needed": schema.needed, "state": schema.state})
+    else:
+        told = {
+            "empty": f"The database has no schema yet; this aibridge makes {schema.needed} with the first start.",
+            "old": f"The database has schema {schema.found}, this aibridge needs {schema.needed}: "
+            "run `aibridge db upgrade`.",
+            "current": f"The database has schema {schema.found}, which this aibridge needs.",
+            "newer": f"The database has schema {schema.found}, this aibridge knows {schema.needed}: upgrade aibridge.",
+        }
+        click.echo(told[schema.state])
+    ctx.exit(schema.state in {"old", "newer"})
+
+
+@db.command(epilog=_examples("aibridge db upgrade", "aibridge db upgrade --sql > upgrade.sql"))
+@click.option("--sql", is_flag=True, help="Print the SQL instead of running it; it is meant for one transaction.")
+@_config
+@_database
+def upgrade(sql: bool, config: Path | None, database: str | None) -> None:
+    """Bring the schema of the database up to date.
+
+    A gateway makes the schema of an empty database by itself, and upgrades SQLite. With a PostgreSQL database of an
+    older version it does not start, for other gateways may be working with that.
+    """
+    from aibridge.recording.upgrading import script
+    from aibridge.recording.upgrading import upgrade as upgrade_database
+
+    url = _storage(config, database).url
+    if sql:
+        click.echo(script(url), nl=False)
+        return
+    before = upgrade_database(url)
+    if before.found == before.needed:
+        click.echo(f"The database has schema {before.needed} already.")
+    else:
+        click.echo(f"The database has schema {before.needed} now{f', {before.found} before' if before.found else ''}.")
 
 
 @db.command(

@@ -17,7 +17,7 @@ from aibridge.observe import scrape
 from aibridge.observe.metrics import Metrics
 from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider, Provider
 from aibridge.recording.ledger import Ledger
-from aibridge.recording.memory import SQLiteTurnMemory
+from aibridge.recording.memory import CachedTurnMemory, memory_for
 from aibridge.recording.stores import store_for
 from aibridge.server.auth import authentication
 from aibridge.server.redaction import redaction
@@ -119,7 +119,7 @@ class Gateway:
         if self._tracing:
             await asyncio.to_thread(self._tracing.close)
         if self._memory:
-            self._memory.close()
+            await self._memory.aclose()
         await self._ledger.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -187,11 +187,11 @@ def _tool_servers(settings: Settings, tracer: Tracer) -> ToolServers | None:
     return tool_servers(settings, tracer)
 
 
-def _memory(settings: Settings) -> SQLiteTurnMemory | None:
+def _memory(settings: Settings) -> CachedTurnMemory | None:
     """Where hidden turns are remembered, if they are."""
     if not (settings.mcp_servers and settings.tools.remember):
         return None
-    return SQLiteTurnMemory(settings.storage.path, lifetime=settings.tools.remember)
+    return memory_for(settings.storage.url, lifetime=settings.tools.remember)
 
 
 async def _json(send: Send, status: int, body: dict[str, object]) -> None:

@@ -70,7 +70,7 @@ class Storage(Section, frozen=True, kw_only=True):
 
     @property
     def path(self) -> Path:
-        """The file of the database."""
+        """The file of the database, where it is one of SQLite."""
         return Path(self.url.removeprefix("sqlite:///"))
 
 

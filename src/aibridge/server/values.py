@@ -301,15 +301,30 @@ SERVER_URL_OR_NONE = Kind(
 
 def _database_url(value: Any) -> str:
     _require(isinstance(value, str))
-    _require(not re.match(r"postgres(ql)?:", value), "this version does not support PostgreSQL yet")
+    if re.match(r"postgres(ql)?:", value):
+        return _postgresql_url(value)
     _require(value.startswith("sqlite:"))
     _require(value.startswith("sqlite:///") and len(value) > len("sqlite:///"), "a path follows three slashes")
     _require(not re.search(r"[?#\0]|/$|^sqlite:///:memory:$", value), "it is not the plain path of a file")
     return str(value)
 
 
+def _postgresql_url(value: str) -> str:
+    _require(re.fullmatch(r"[!-~]+", value), "it has spaces or characters that must be percent-encoded")
+    try:
+        url = urlsplit(value)
+        named = bool(url.netloc or url.query) and len(url.path) > 1
+    except ValueError as fault:
+        raise ValueError("its host is malformed") from fault
+    _require(value.startswith(("postgresql://", "postgres://")), "two slashes follow the scheme")
+    _require(named, "it names no server, or no database")
+    _require(not url.fragment, "it has a fragment: # must be percent-encoded")
+    return value
+
+
 DATABASE_URL = Kind(
-    '"sqlite:///records.db" for a file in the working directory, "sqlite:////var/lib/records.db" for any other',
+    '"sqlite:///records.db" for a file in the working directory, "sqlite:////var/lib/records.db" for any other, '
+    'or "postgresql://user:password@host/database"',
     _database_url,
     shown=shown_url,
 )

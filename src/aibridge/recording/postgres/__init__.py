@@ -1,0 +1,1 @@
+"""Records in PostgreSQL, for gateways on several machines."""
