@@ -12,7 +12,7 @@ from .pages import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = {
     "run": PROJECT["project"]["dependencies"],
-    "otel": PROJECT["project"]["optional-dependencies"]["otel"],
+    **PROJECT["project"]["optional-dependencies"],
     "dev": [it for group in ("dev", "conformance") for it in PROJECT["dependency-groups"][group]],
     "fuzz": PROJECT["dependency-groups"]["fuzz"],
 }
@@ -31,7 +31,10 @@ def test_everything_is_pinned(name: str) -> None:
 
 def test_what_is_developed_with_is_what_runs() -> None:
     pins = re.compile(r"^[\w.-]+==\S+", re.MULTILINE)
-    run, otel, dev = (
-        set(pins.findall((ROOT / "requirements" / f"{name}.lock").read_text())) for name in ("run", "otel", "dev")
+    run, dev, *extras = (
+        set(pins.findall((ROOT / "requirements" / f"{name}.lock").read_text()))
+        for name in ("run", "dev", *PROJECT["project"]["optional-dependencies"])
     )
-    assert run < otel <= dev
+    assert extras
+    for extra in extras:
+        assert run < extra <= dev

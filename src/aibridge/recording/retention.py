@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from aibridge.recording.contents import Mark
+from aibridge.recording.stores import sqlite_path
 
 EXPIRED: Mark = "expired"
 """What `metadata["contents"]` says of a record whose contents' time is over."""
@@ -66,4 +66,4 @@ def pruner_for(url: str) -> Pruner:
     """The pruner for the store that a setting `storage.url` means."""
     from aibridge.recording.sqlite_retention import SQLitePruner
 
-    return SQLitePruner(Path(url.removeprefix("sqlite:///")))
+    return SQLitePruner(sqlite_path(url))

@@ -7,6 +7,7 @@ that is started anew loads nothing but the server.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from aibridge.recording.retention import Limits
+    from aibridge.server.export import FormatName
     from aibridge.server.reports import By, Records
     from aibridge.server.settings import Storage
 
@@ -270,6 +272,100 @@ def usage(
         from aibridge.server.report_text import print_usage
 
         print_usage(found)
+
+
+@main.group(
+    invoke_without_command=True,
+    epilog=_examples(
+        "aibridge export --since 7d > week.jsonl",
+        "aibridge export --since 2026-01-01 --until 2026-02-01 --format parquet --output january.parquet",
+        "aibridge export verify january.jsonl",
+    ),
+)
+@_since
+@click.option("--until", metavar="TIME", type=moment, help="Before this time; before now without it.")
+@click.option(
+    "--format", "format_name", type=click.Choice(["jsonl", "csv", "parquet"]), default="jsonl", show_default=True
+)
+@click.option(
+    "--contents/--no-contents",
+    default=True,
+    show_default=True,
+    help="With prompts, tool arguments, thoughts and the texts of errors, or with empty ones.",
+)
+@click.option(
+    "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Instead of standard output."
+)
+@_config
+@_database
+@click.pass_context
+def export(
+    ctx: click.Context,
+    since: datetime | None,
+    until: datetime | None,
+    format_name: FormatName,
+    contents: bool,
+    output: Path | None,
+    config: Path | None,
+    database: str | None,
+) -> None:
+    """Write what was recorded to a file, or check such a file.
+
+    An exchange is a line or row: an interception with all that belongs to it. With --output, an export that was
+    interrupted goes on where it stopped when the same command is run again.
+    """
+    if ctx.invoked_subcommand:
+        return
+    from datetime import UTC, datetime
+
+    from aibridge.recording.history import history_of
+    from aibridge.server.export import Export, Wanted, write_stream
+
+    wanted = Wanted(format=format_name, contents=contents, since=since, until=until or datetime.now(UTC))
+    with history_of(_storage(config, database).url) as history:
+        if output is None:
+            write_stream(sys.stdout.buffer, history, wanted)
+            return
+        exporting = Export(output, wanted)
+        if exporting.resumed:
+            click.echo(f"Going on after {exporting.resumed:,} exchanges that were written before.", err=True)
+        click.echo(f"{exporting.run(history):,} exchanges are in {output}.", err=True)
+
+
+@export.command(
+    epilog=_examples(
+        "aibridge export verify january.jsonl",
+        "aibridge export verify /var/lib/aibridge/audit/*.jsonl",
+    )
+)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--head", metavar="HASH", help="The hash that the last line must have.")
+@_json
+@click.pass_context
+def verify(ctx: click.Context, files: tuple[Path, ...], head: str | None, as_json: bool) -> None:
+    """Find lines that are missing or were changed, put in or moved.
+
+    The files are JSON lines of `aibridge export` or of the audit trail; those of one trail are read as one. Exit status
+    1 means that something is wrong. Nothing but the last line's own words can be changed unseen; its hash, noted
+    elsewhere and given with --head, vouches for these as well.
+    """
+    from aibridge.recording.chain import verify as verify_files
+
+    verdicts = verify_files(files)
+    for verdict in verdicts:
+        if head and verdict.end.head != head:
+            verdict.problems.append(f"the last line is not the one with the hash {head}: lines are missing after it")
+    if as_json:
+        _print_json({"chains": verdicts})
+    else:
+        for verdict in verdicts:
+            for problem in verdict.problems:
+                click.echo(problem)
+            click.echo(
+                f"{'FAIL' if verdict.problems else 'ok'}: lines {verdict.first} to {verdict.end.seq}; "
+                f"the last one's hash is {verdict.end.head}"
+            )
+    ctx.exit(1 if any(verdict.problems for verdict in verdicts) else 0)
 
 
 @main.group(epilog=_examples("aibridge db prune --dry-run"))
