@@ -94,22 +94,29 @@ def last_said(messages: list[msgspec.Raw]) -> Said | None:
     return None
 
 
-def texts(content: msgspec.Raw | bytes, kind: str) -> list[str]:
-    """The texts of a message: its string, or those of its parts of one kind."""
+def texts(content: msgspec.Raw | bytes, kind: str, *, lenient: bool = False) -> list[str]:
+    """The texts of a message: its string, or those of its parts of one kind.
+
+    Raises `Fault` (INVALID_REQUEST) where a text is not UTF-8; if `lenient`, takes what is not for U+FFFD.
+    """
     told = bytes(content)
+    decode = json_bytes.decode if lenient else json_bytes.decode_strictly
     try:
         if told.startswith(b'"'):
-            return [json_bytes.decode_strictly(_text, told)]
-        return [part.text for part in json_bytes.decode_strictly(_parts, told) if part.type == kind]
+            return [decode(_text, told)]
+        return [part.text for part in decode(_parts, told) if part.type == kind]
     except UnicodeDecodeError as error:
         raise Fault(Kind.INVALID_REQUEST, _NOT_UTF_8) from error
     except (msgspec.DecodeError, RecursionError):
         return []
 
 
-def last_text(content: msgspec.Raw | bytes, kind: str) -> str | None:
-    """The user's own words in a message: its string, or its last text that no client wrapped as a reminder."""
-    told = texts(content, kind)
+def last_text(content: msgspec.Raw | bytes, kind: str, *, lenient: bool = False) -> str | None:
+    """The user's own words in a message: its string, or its last text that no client wrapped as a reminder.
+
+    Of a text that is not UTF-8, see `texts`.
+    """
+    told = texts(content, kind, lenient=lenient)
     if bytes(content).startswith(b'"'):
         return told[0] if told else None
     return next((text for text in reversed(told) if not _is_reminder(text)), None)

@@ -163,7 +163,11 @@ class ChatStream(StreamReader[Completion]):
     def __init__(self) -> None:
         super().__init__(_completion)
         self._told: dict[str, Any] = {}  # the counters of the last event
-        self._calls: dict[tuple[int, int], tuple[ToolCall, list[str]]] = {}
+        self._calls: list[tuple[ToolCall, list[str]]] = []
+        self._by_index: dict[tuple[int, int], int] = {}
+        """Which call a piece is of, by the index of its choice and its own."""
+        self._pieces_of: list[int] = []
+        """Which call each piece of the event that was read last is of, counted from 0."""
 
     def _read(self, event: Completion) -> None:
         turn = self.turn
@@ -178,8 +182,7 @@ class ChatStream(StreamReader[Completion]):
         for choice in event.choices or ():
             turn.stop_reason = choice.finish_reason or turn.stop_reason
             if choice.delta and choice.delta.tool_calls:
-                for piece in choice.delta.tool_calls:
-                    self._add(choice.index, piece)
+                self._pieces_of = [self._add(choice.index, piece) for piece in choice.delta.tool_calls]
 
     def _read_other(self, data: bytes) -> None:
         if data.strip() == DONE:
@@ -189,23 +192,35 @@ class ChatStream(StreamReader[Completion]):
     def _finish(self) -> None:
         """Settle the calls; some servers leave out `[DONE]`."""
         self.turn.complete = self.turn.stop_reason is not None and not self.turn.error
-        for call, pieces in self._calls.values():
+        for call, pieces in self._calls:
             call.arguments = "".join(pieces)
             call.complete = self.turn.complete
 
-    def _add(self, choice: int, piece: Call) -> None:
-        index = piece.index
-        if index is None:  # servers that number nothing send calls whole, one after the other
-            index = len(self._calls) if piece.id else max(len(self._calls) - 1, 0)
-        if (choice, index) not in self._calls:
+    def _add(self, choice: int, piece: Call) -> int:
+        number = self._number_of(choice, piece)
+        if number == len(self._calls):
             call = ToolCall("", "")
-            self._calls[choice, index] = call, []
+            self._calls.append((call, []))
             self.turn.tool_calls.append(call)
-        call, pieces = self._calls[choice, index]
+        call, pieces = self._calls[number]
         call.id = piece.id or call.id
         if called := piece.function or piece.custom:
             call.name += called.name or ""
             pieces.append(called.arguments or called.input or "")
+        return number
+
+    def _number_of(self, choice: int, piece: Call) -> int:
+        """Which call a piece is of, or the next number for a new one.
+
+        Servers that number nothing send calls whole, one after the other; some number all of them 0.
+        """
+        if piece.index is None:
+            return len(self._calls) if piece.id else max(len(self._calls) - 1, 0)
+        number = self._by_index.get((choice, piece.index), len(self._calls))
+        if number < len(self._calls) and piece.id and self._calls[number][0].id not in ("", piece.id):
+            number = len(self._calls)
+        self._by_index[choice, piece.index] = number
+        return number
 
 
 class WithholdingChatStream(ChatStream):

@@ -176,6 +176,103 @@ def test_a_completion_without_a_finish_reason_is_one_all_the_same() -> None:
     assert [call.id for call in merge.waiting] == ["call_1"]
 
 
+def chunk(delta: Any, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    told = {"id": "chatcmpl_1", "object": "chat.completion.chunk", "choices": [choice], "usage": None}
+    return sse.write(json.dumps(told).encode())
+
+
+def piece(index: int, call_id: str | None, name: str | None, arguments: str) -> Any:
+    function = {"arguments": arguments} | ({"name": name} if name else {})
+    return {"index": index, "function": function} | ({"id": call_id, "type": "function"} if call_id else {})
+
+
+END = chunk({}, "tool_calls") + sse.write(b"[DONE]")
+
+
+def test_calls_that_a_server_of_chat_all_numbers_0_are_told_apart() -> None:
+    """By their ids; the client gets numbers by which it can tell its own apart as well."""
+    pieces = [piece(0, "call_1", TIDES, "{"), piece(0, None, None, "}")]
+    pieces += [piece(0, "call_2", OWN, "{}"), piece(0, "call_3", HARBOURS, "{}"), piece(0, "call_4", OWN, '{"a":1}')]
+    merge = merge_of(CHAT, CHAT.request(CHAT.asked(PROMPT)))
+    told = read_turn(merge, b"".join(chunk({"tool_calls": [each]}) for each in pieces) + END, stream=True)
+    assert [(call.id, call.name, call.arguments) for call in merge.waiting] == [
+        ("call_1", TIDES, "{}"),
+        ("call_3", HARBOURS, "{}"),
+    ]
+    run_tools(merge)
+    seen = [json.loads(sse.data_of(event)) for event in sse.EventSplitter().feed(told)]
+    shown = [call for event in seen for call in event["choices"][0]["delta"]["tool_calls"]]
+    assert [(call["index"], call["id"]) for call in shown] == [(0, "call_2"), (1, "call_4")]
+
+
+def test_a_call_of_chat_that_is_named_late_is_shown_once_it_is_known_whose_it_is() -> None:
+    pieces = [piece(0, "call_1", None, ""), piece(1, "call_2", None, ""), piece(0, None, TIDES, "{}")]
+    pieces += [piece(1, None, OWN, '{"a"'), piece(1, None, None, ":1}")]
+    merge = merge_of(CHAT, CHAT.request(CHAT.asked(PROMPT)))
+    told = read_turn(merge, b"".join(chunk({"tool_calls": [each]}) for each in pieces) + END, stream=True)
+    assert [call.id for call in merge.waiting] == ["call_1"]
+    run_tools(merge)
+    message = CHAT.heard(chunk({"role": "assistant"}) + told + merge.end(), stream=True)
+    assert message.content == CHAT.shown([Call("call_2", OWN, '{"a":1}')])
+    remembered = merge.remembered()
+    assert remembered
+    said = json.loads(remembered.hidden)["messages"][0]["tool_calls"]
+    assert [(call["id"], call["function"]["name"]) for call in said] == [("call_1", TIDES), ("call_2", OWN)]
+
+
+@both_ways
+def test_a_text_in_parts_is_a_text(stream: bool) -> None:
+    """Some servers of Chat tell thoughts and texts as parts of a message."""
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "I look."}]
+    call = piece(0, "call_1", TIDES, "{}")
+    choice = {"index": 0, "message": {"role": "assistant", "content": parts, "tool_calls": [call]}}
+    document = json.dumps({"id": "chatcmpl_1", "object": "chat.completion", "choices": [choice]}).encode()
+    answer = chunk({"content": parts}) + chunk({"tool_calls": [call]}) + END if stream else document
+    merge = merge_of(CHAT, CHAT.request(CHAT.asked(PROMPT), stream=stream))
+    read_turn(merge, answer, stream=stream)
+    assert merge.goes_on
+    run_tools(merge)
+    assert json.loads(merge.body)["messages"][1]["content"] == parts
+    told = read_turn(merge, CHAT.answer(2, ANSWER, stream=stream), stream=stream)
+    if not stream:
+        assert json.loads(told)["choices"][0]["message"]["content"] == "I look.At six."
+    assert merge.remembered()
+
+
+@every_speech
+@both_ways
+def test_a_text_that_is_not_utf_8_is_no_hindrance(speech: Speech, stream: bool) -> None:
+    """Nobody asked the gateway to judge what the provider and the client are content with."""
+    history = [*speech.asked("Qa"), *speech.said([Text("Qb")]), *speech.asked(PROMPT)]
+    request = speech.request(history, stream=stream).replace(b"Qa", b"a\xff").replace(b"Qb", b"b\xff")
+    merge = merge_of(speech, request)
+    assert merge.keys()
+    read_turn(merge, speech.answer(1, LOOK, stream=stream).replace(b"look", b"l\xffk"), stream=stream)
+    run_tools(merge)
+    assert b"a\xff" in merge.body
+    read_turn(merge, speech.answer(2, ANSWER, stream=stream), stream=stream)
+    assert merge.remembered()
+
+
+@every_speech
+@both_ways
+def test_an_answer_that_has_to_be_json_is_json_after_calls(speech: Speech, stream: bool) -> None:
+    """What demands it stands in the requests of all turns, beside the tools."""
+    demands: dict[str, dict[str, Any]] = {
+        "messages": {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+        "chat_completions": {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
+        "responses": {"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}},
+    }
+    demand = demands[speech.dialect.name]
+    request = speech.request(speech.asked(PROMPT), stream=stream, **demand)
+    told = converse(speech, request, [[Call("call_1", TIDES)], [Text('{"high": 6}')]], stream=stream)
+    for body in told.bodies:
+        assert demand.items() <= json.loads(body).items()
+        assert TIDES in names_in(body)
+    assert heard(speech, told, stream=stream).content == speech.shown([Text('{"high": 6}')])
+
+
 NAMED: list[tuple[Speech, Any]] = [
     (MESSAGES, {"type": "tool", "name": TIDES}),
     (CHAT, {"type": "function", "function": {"name": TIDES}}),

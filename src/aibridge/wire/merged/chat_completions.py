@@ -47,7 +47,7 @@ class _Members(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
     tool_calls: list[msgspec.Raw] | None = None
 
 
@@ -189,7 +189,7 @@ class MergedCompletion(Merge):
         for message in json_bytes.decode(_asked, self.request.body).messages:
             keys.append([])
             if message.role == "user":
-                trail.add("user", [last_text(message.content, "text") or ""])
+                trail.add("user", [last_text(message.content, "text", lenient=True) or ""])
             elif message.role == "assistant":
                 text = _text_of(message)
                 trail.add("assistant", [text])
@@ -229,7 +229,7 @@ class _DocumentReader(MergedDocument, ChatDocument):
         calls = [bytes(call) for call in message.tool_calls or ()]
         own = [call for call in calls if not self._is_hidden(call)]
         merge.took(turn, [_with_calls(said, own) if merge.is_broken_off(turn) else said], document.usage)
-        merge.texts.append(message.content or "")
+        merge.texts.append(_text_of(message))
         merge.calls += own
         if merge.turns > 1 or len(own) < len(calls):
             self._passed = self._merged(text, said)
@@ -261,7 +261,8 @@ class _StreamReader(MergedStream[Completion], ChatStream):
     def __init__(self, merge: MergedCompletion) -> None:
         super().__init__()
         self._merge = merge
-        self._numbers: dict[int, int | None] = {}  # a call's index to the client, by that of the provider
+        self._numbers: dict[int, int | None] = {}  # a call's index to the client, by its place among all calls
+        self._nameless: dict[int, list[Mapping[str, Any]]] = {}  # what came of a call before its name
         self._chunks: list[bytes] = []  # read again where they become part of a conversation
         self._call_deltas: dict[int, list[Mapping[str, Any]]] = {}
         self._usage: dict[str, Any] | None = None
@@ -327,15 +328,19 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         """A chunk without its pieces of hidden calls, and those of others numbered on."""
         merge = self._merge
         shown: list[tuple[int, int]] = []  # place in this chunk, index to the client
-        for place, piece in enumerate(pieces):
-            index = piece.index
-            if index is None:  # as `ChatStream` has it
-                index = len(self._numbers) if piece.id else max(len(self._numbers) - 1, 0)
+        whole: dict[int, bytes] = {}  # at such a place, all that came of a call by now
+        for place, (piece, index) in enumerate(zip(pieces, self._pieces_of, strict=True)):
             if index not in self._numbers:
                 called = piece.function or piece.custom
-                hidden = called is not None and called.name in merge.names
+                if not (called and called.name):  # whose call it is will be known later
+                    self._nameless.setdefault(index, []).append(told[place])
+                    continue
+                hidden = called.name in merge.names
                 self._numbers[index] = None if hidden else merge.shown_calls
                 merge.shown_calls += not hidden
+                if before := self._nameless.pop(index, None):
+                    self._call_deltas[index] = before
+                    whole[place] = json_bytes.encode(_joined([*before, told[place]]))
             number = self._numbers[index]
             self._call_deltas.setdefault(index, []).append(told[place])
             if number is not None:
@@ -345,8 +350,8 @@ class _StreamReader(MergedStream[Completion], ChatStream):
             calls = json_bytes.decode(_message, delta).tool_calls or []
             kept = [
                 bytes(calls[place])
-                if pieces[place].index == number
-                else json_bytes.set_member(bytes(calls[place]), "index", str(number).encode())
+                if pieces[place].index == number and place not in whole
+                else json_bytes.set_member(whole.get(place, bytes(calls[place])), "index", str(number).encode())
                 for place, number in shown
             ]
             if kept == [bytes(call) for call in calls]:
@@ -364,7 +369,7 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         goes_back = merge.turns > 0 or None in self._numbers.values()
         said = self._said() if goes_back else None  # else the message is at its end, and the client has all of it
         if said:
-            merge.texts.append(said["content"] or "")
+            merge.texts.append("".join(texts(json_bytes.encode(said["content"]), "text", lenient=True)))
         merge.took(self.turn, [json_bytes.encode(said)] if said else [], self._usage)
         end = b"".join(self._end)
         if merge.goes_on:
@@ -404,8 +409,9 @@ def _delta_of(data: bytes) -> dict[str, Any]:
     return json_bytes.decode(_chunk, data).choices[0].delta or {}
 
 
-def _text_of(message: _SaidBefore) -> str:
-    return "".join(texts(message.content, "text"))
+def _text_of(message: _SaidBefore | _Message) -> str:
+    """Its text; some servers say it, as clients may, in parts."""
+    return "".join(texts(message.content, "text", lenient=True))
 
 
 def _calls_of(message: _SaidBefore) -> list[tuple[str, str, str]]:

@@ -195,7 +195,7 @@ class MergedMessage(Merge):
         for message in json_bytes.decode(_asked, self.request.body).messages:
             keys.append([])
             if message.role == "user":
-                trail.add("user", [last_text(message.content, "text") or ""])
+                trail.add("user", [last_text(message.content, "text", lenient=True) or ""])
             elif message.role == "assistant":
                 kinds = _kinds_of(message.content)
                 texts = [kind.text for kind in kinds if kind.type == "text"]

@@ -261,9 +261,9 @@ def _key_of(item: _SaidBefore, trail: Trail) -> str | None:
     if item.call_id:
         return item.call_id
     if item.role == "user":
-        trail.add("user", texts(item.content, "input_text"))
+        trail.add("user", texts(item.content, "input_text", lenient=True))
     elif item.role == "assistant":
-        trail.add("assistant", texts(item.content, "output_text"))
+        trail.add("assistant", texts(item.content, "output_text", lenient=True))
         return trail.place
     return None
 
