@@ -76,7 +76,7 @@ _ANSWER = {
 async def answer_at_once(upstream: Upstream, request: UpstreamRequest) -> Answer:
     """An answer that took no time."""
     response = cast("aiohttp.ClientResponse", SimpleNamespace(**_ANSWER, content=Content()))
-    return Answer(response, request.provider, upstream.limits, asyncio.get_running_loop().time())
+    return Answer(response, request, upstream.limits, asyncio.get_running_loop().time())
 
 
 def client(size: int) -> Callable[[RequestBridge], Awaitable[None]]:

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from aibridge.bridge.bridge import RequestBridge
     from aibridge.errors import Fault, RecordingError
     from aibridge.observe.metrics import Metrics
-    from aibridge.providers import AnthropicProvider, CopilotProvider, Credential, OpenAIProvider, Provider
+    from aibridge.providers import (
+        AnthropicProvider,
+        CopilotProvider,
+        Credential,
+        ModelRoute,
+        OpenAIProvider,
+        Provider,
+    )
     from aibridge.recording.contents import Redaction
     from aibridge.recording.recorder import Recorder
     from aibridge.recording.secrets import KnownSecrets
@@ -27,6 +34,7 @@ __all__ = [
     "Fault",
     "KnownSecrets",
     "Metrics",
+    "ModelRoute",
     "OpenAIProvider",
     "Provider",
     "Recorder",
@@ -42,7 +50,14 @@ _HOMES = {
     "aibridge.bridge.bridge": ("RequestBridge",),
     "aibridge.errors": ("Fault", "RecordingError"),
     "aibridge.observe.metrics": ("Metrics",),
-    "aibridge.providers": ("AnthropicProvider", "CopilotProvider", "Credential", "OpenAIProvider", "Provider"),
+    "aibridge.providers": (
+        "AnthropicProvider",
+        "CopilotProvider",
+        "Credential",
+        "ModelRoute",
+        "OpenAIProvider",
+        "Provider",
+    ),
     "aibridge.recording.contents": ("Redaction",),
     "aibridge.recording.recorder": ("Recorder",),
     "aibridge.recording.secrets": ("KnownSecrets",),

@@ -16,6 +16,7 @@ class Kind(Enum):
     INVALID_REQUEST = auto()
     UNKNOWN_ACTOR = auto()
     ACTOR_NOT_ALLOWED = auto()
+    MODEL_NOT_ALLOWED = auto()
     ROUTE_NOT_SUPPORTED = auto()
     BODY_TOO_LARGE = auto()
     WEBSOCKET_NOT_SERVED = auto()
@@ -41,6 +42,7 @@ SAID = {
     Kind.INVALID_REQUEST: Said(400, "invalid_request_error", "invalid_request_error", None),
     Kind.UNKNOWN_ACTOR: Said(401, "authentication_error", "invalid_request_error", "invalid_api_key"),
     Kind.ACTOR_NOT_ALLOWED: Said(403, "permission_error", "permission_error", None),
+    Kind.MODEL_NOT_ALLOWED: Said(403, "permission_error", "permission_error", "model_not_allowed"),
     Kind.ROUTE_NOT_SUPPORTED: Said(404, "not_found_error", "invalid_request_error", "route_not_supported"),
     Kind.BODY_TOO_LARGE: Said(413, "request_too_large", "invalid_request_error", "request_too_large"),
     Kind.WEBSOCKET_NOT_SERVED: Said(426, "invalid_request_error", "invalid_request_error", "websocket_not_supported"),

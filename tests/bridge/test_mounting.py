@@ -203,7 +203,7 @@ def test_any_class_with_its_methods_is_a_recorder() -> None:
 
 
 def test_two_providers_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="two providers are named 'anthropic'"):
+    with pytest.raises(ValueError, match="two providers or routes are named 'anthropic'"):
         RequestBridge([AnthropicProvider("http://a"), AnthropicProvider("http://b")], ListRecorder())
 
 

@@ -32,7 +32,7 @@ SECTIONS: dict[str, Any] = {
 def documented() -> dict[str, str]:
     """Every setting of the page, and the default that is told of it."""
     text = page("operator.md")
-    tables = [section(text, heading) for heading in ("Settings", "Providers", "MCP servers")]
+    tables = [section(text, heading) for heading in ("Settings", "Providers", "Routes", "MCP servers")]
     return {code(row[0])[0]: row[1] for table in tables for row in rows(table)}
 
 

@@ -45,6 +45,29 @@ def answering(status: int, **headers: str) -> Iterator[tuple[str, list[Any]]]:
             server.shutdown()
 
 
+@contextmanager
+def knowing(keys: dict[str, int]) -> Iterator[str]:
+    """A provider that answers so to each key, and 401 to others."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            key = self.headers["X-Api-Key"] or self.headers["api-key"]
+            is_azure = self.headers["X-Team"] == "tides" and self.path == "/v1/models?api-version=2026-01-01"
+            assert is_azure or self.headers["X-Api-Key"]
+            self.send_response(keys.get(key, 401))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     """Where there is nothing yet, and everything can be made."""
@@ -115,6 +138,31 @@ class TestProviders:
         assert found[0] == status
         assert told in found[1]
         assert "reachable without TLS" in found[1]
+
+    def test_each_key_is_tried(self, capsys: pytest.CaptureFixture[str], storage: Storage) -> None:
+        """And a refusal says where the key stands, and which it is; never the key."""
+        with knowing({"sk-good-0123456789-abcdef": 200, "sk-busy-0123456789-ghijkl": 429}) as url:
+            keys = tuple(map(Secret, ("sk-good-0123456789-abcdef", KEY, "sk-busy-0123456789-ghijkl")))
+            named = Provider(
+                type="openai",
+                name="named",
+                base_url=f"{url}/v1",
+                api_keys=keys,
+                api_key_envs=("GOOD", "BAD", "BUSY"),
+                key_header="api-key",
+                headers={"X-Team": Secret("tides")},
+                query={"api-version": "2026-01-01"},
+            )
+            listed = Provider(type="anthropic", name="listed", base_url=url, api_keys=keys)
+            status, printed = outcome(capsys, Settings(storage=storage, providers=(named, listed)))
+        assert status == 1
+        assert "0123456789" not in printed
+        assert f"{url}/v1, key 1 (sk-g...cdef): reachable without TLS, credential accepted\n" in printed
+        assert "key 2 (sk-s...cdef): reachable without TLS, credential refused (401): " in printed
+        assert "put a valid key into the variable BAD\n" in printed
+        assert "put a valid key into the place of api_keys[1]\n" in printed
+        assert printed.count("credential accepted, but limited at the moment (429)") == 2
+        assert printed.count("FAIL") == 2
 
     def test_a_redirect_is_told_without_its_path(self, capsys: pytest.CaptureFixture[str], storage: Storage) -> None:
         with answering(301, Location="https://api.example.com/v1/models?token=t0k3n") as (url, _):

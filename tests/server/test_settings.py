@@ -353,7 +353,7 @@ anything = st.recursive(
 def test_whatever_stands_in_the_file_is_taken_or_refused_with_a_message(data: st.DataObject) -> None:
     section = data.draw(st.sampled_from(sorted(SETTINGS)))
     table = data.draw(st.dictionaries(st.sampled_from([*SETTINGS[section], "other"]), anything))
-    listed = section in ("providers", "mcp_servers")
+    listed = section in ("providers", "routes", "mcp_servers")
 
     with suppress(SettingsError):
         Loading(
@@ -372,6 +372,57 @@ def test_whatever_stands_in_the_environment_is_taken_or_refused_with_a_message(d
 
     with suppress(SettingsError):
         load(None, {**listed, f"AIBRIDGE_{name}_{setting}": data.draw(st.text() | st.from_regex(r"\A[0-9.]+[a-z]*\Z"))})
+
+
+class TestRoutes:
+    PROVIDERS = """
+        [[providers]]
+        type = "anthropic"
+        [[providers]]
+        type = "anthropic"
+        name = "quay"
+        [[providers]]
+        type = "openai"
+        [[providers]]
+        type = "copilot"
+        [[routes]]
+    """
+
+    def test_are_read(self, settings: Callable[[str], Settings]) -> None:
+        [route] = settings(
+            self.PROVIDERS
+            + """
+            name = "port"
+            providers = ["anthropic", "quay"]
+            allow = ["tide-*"]
+            when = { quay = ["tide-1", "tide-2"] }
+            aliases = { fast = "tide-1", slow = { quay = "acme/tide-9" } }
+            """
+        ).routes
+        assert (route.name, route.providers, route.allow) == ("port", ("anthropic", "quay"), ("tide-*",))
+        assert route.when == {"quay": ("tide-1", "tide-2")}
+        assert route.aliases == {"fast": "tide-1", "slow": {"quay": "acme/tide-9"}}
+
+    @pytest.mark.parametrize(
+        ("toml", "said"),
+        [
+            ('providers = ["quay"]', "routes[0].name: it is missing"),
+            ('name = "port"', 'routes[0].providers ("port"): it is missing; allowed is a list of providers\' names'),
+            ('name = "quay"\nproviders = ["quay"]', '"/quay" is a route of a provider; take another name'),
+            ('name = "readyz"\nproviders = ["quay"]', '"/readyz" is a route of the gateway itself'),
+            ('name = "port"\nproviders = ["quey"]', '"quey" is no provider; did you mean quay?'),
+            ('name = "port"\nproviders = []', "found a list; allowed is a list of providers' names"),
+            ('name = "port"\nproviders = ["quay", "quay"]', "a provider is named twice"),
+            ('name = "port"\nproviders = ["quay", "openai"]', "they speak different dialects"),
+            ('name = "port"\nproviders = ["copilot"]', "a copilot provider has no key of its own"),
+            ('name = "port"\nproviders = ["quay"]\nwhen = { openai = ["a"] }', '"openai" is none of its providers'),
+            ('name = "port"\nproviders = ["quay"]\naliases = { a = { b = "c" } }', '"b" is none of its providers'),
+            ('name = "port"\nproviders = ["quay"]\naliases = { a = {} }', "the name of a model is not a text"),
+            ('name = "port"\nproviders = ["quay"]\nallow = "tide-*"', 'found "tide-*"; allowed is a list of names'),
+        ],
+    )
+    def test_are_checked(self, problems: Callable[..., list[str]], toml: str, said: str) -> None:
+        assert any(said in problem for problem in problems(self.PROVIDERS + toml)), problems(self.PROVIDERS + toml)
 
 
 class TestProviders:
@@ -403,6 +454,12 @@ class TestProviders:
                 'type = "openai"\napi_key = "x"\napi_key_env = "OPENAI_API_KEY"',
                 'providers[0] ("openai"): both api_key and api_key_env are set; keep one of them',
             ),
+            ('type = "openai"\napi_keys = ["x"]\napi_key_envs = ["X"]', "both api_keys and api_key_envs are set"),
+            ('type = "openai"\napi_keys = []', "found a list; allowed is a list of texts of visible ASCII characters"),
+            ('type = "openai"\napi_key_envs = ["NOT_SET"]', "api_key_envs"),
+            ('type = "openai"\nkey_header = "api key"', "allowed is the name of a header"),
+            ('type = "openai"\nheaders = { a = 1 }', "a value is not a text of one line"),
+            ('type = "openai"\nquery = "a=b"', "found a text (not shown); allowed is a table"),
         ],
     )
     def test_are_checked(self, problems: Callable[..., list[str]], toml: str, said: str) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from aibridge.actor import Actor, actor_of
+from aibridge.bridge.addressing import Addressing
 from aibridge.bridge.asgi import (
     INTERCEPTION_ID,
     ClientLeft,
@@ -24,8 +23,9 @@ from aibridge.bridge.asgi import (
     read_body,
     refuse,
 )
+from aibridge.bridge.choice import Choice, Homes, Leg
 from aibridge.bridge.facts import Facts
-from aibridge.bridge.headers import NOT_FORWARDED, as_text, by_name, for_upstream
+from aibridge.bridge.headers import NOT_FORWARDED, as_text, by_name
 from aibridge.bridge.interception import Carrier
 from aibridge.bridge.passthrough import Proxied
 from aibridge.bridge.routing import Route, Routes, path_of
@@ -35,7 +35,7 @@ from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
 from aibridge.observe.spans import Observer, Spans
-from aibridge.providers import Provider
+from aibridge.providers import Credential, ModelRoute, Provider
 from aibridge.recording.contents import Redaction, without_contents
 from aibridge.recording.memory import TurnMemory
 from aibridge.recording.recorder import Recorder, batching
@@ -43,8 +43,10 @@ from aibridge.records import new_id
 from aibridge.tracer import TRACE_CONTEXT, Tracer
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy, Breakers
 from aibridge.upstream.dump import Dump
+from aibridge.upstream.keys import KeyRing
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
 from aibridge.wire import openai
+from aibridge.wire.body import model_in, renamed
 from aibridge.wire.content_coding import CodingError, decoded
 from aibridge.wire.dialect import Dialect, Request
 
@@ -74,6 +76,7 @@ class RequestBridge:
     Connections upstream open at first use. Call `shutdown`, or leave `async with`, to end well; an ASGI host that
     speaks the lifespan protocol to the bridge does so by itself.
 
+    `routes` are names under which several of the providers are served, one after the other where one fails.
     `toolbox` holds the tools that are injected, for at most `max_turns` turns of an interception; `memory` keeps what
     clients are not shown of such turns. `time_limits` are for upstreams; `breaker` says when one in trouble is left
     alone (None for never); below `dump_dir`, whole exchanges are written for debugging. `max_body_size` is in bytes;
@@ -88,6 +91,7 @@ class RequestBridge:
         recorder: Recorder,
         metrics: Metrics | None = None,
         *,
+        routes: Iterable[ModelRoute] = (),
         toolbox: Toolbox | None = None,
         memory: TurnMemory | None = None,
         max_turns: int = MAX_TURNS,
@@ -101,11 +105,17 @@ class RequestBridge:
         trace_contents: bool = False,
         propagate_traces: bool = False,
     ) -> None:
-        self._routes = Routes(providers)
+        self._routes = Routes(providers, routes)
         record = batching(recorder)
         self._record = redaction.before(record) if redaction else record
         self._record_figures = without_contents(record)
         self._metrics = metrics or default_metrics()
+        self._rings = {
+            each.name: KeyRing(each.name, each.credentials, self._metrics)
+            for each in self.providers
+            if len(each.credentials) > 1
+        }
+        self._homes = Homes()
         self._upstream = Upstream(
             time_limits,
             breakers=Breakers(breaker, self._metrics) if breaker else None,
@@ -129,6 +139,15 @@ class RequestBridge:
     def providers(self) -> tuple[Provider, ...]:
         """The providers that the bridge reaches."""
         return tuple(self._routes.providers.values())
+
+    def look(self) -> None:
+        """Bring the metrics of keys up to date."""
+        for ring in self._rings.values():
+            ring.look()
+
+    def warnings(self) -> list[str]:
+        """What an operator should know of the keys of providers that have several."""
+        return [each for ring in self._rings.values() for each in ring.warnings()]
 
     async def __aenter__(self) -> RequestBridge:
         return self
@@ -229,23 +248,35 @@ class RequestBridge:
                 raise
         assert route.passthrough is not None
         self._metrics.passthrough.labels(route.provider.name, route.passthrough, method).inc()
-        fields = as_text(scope["headers"])
-        credential = route.provider.credential(by_name(fields))
-        headers = for_upstream(
-            fields, credential, actor if route.provider.send_actor_headers else None, self._not_forwarded
-        )
-        sending = UpstreamRequest(
-            route.provider.name,
-            method,
-            _url(scope, route),
-            headers,
+        sending = self._proxied(exchange_id, scope, route, actor, body)
+        spans = self._observer.passthrough(method, route.provider, path, sending.url, actor, scope["headers"])
+        return Proxied(exchange_id, route.provider.dialect, sending, self._upstream, receive, send, spans)
+
+    def _proxied(self, exchange_id: str, scope: Scope, route: Route, actor: Actor, body: bytes) -> UpstreamRequest:
+        """A request on a passthrough route, as it goes upstream: it goes there once, by the first way that there is."""
+        address = Addressing(scope, route.path, as_text(scope["headers"]), actor, self._not_forwarded)
+        provider = route.provider
+        headers = by_name(address.fields)
+        if route.via:
+            body = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
+            address.unpacked()
+            if model := model_in(body):
+                provider, known_as = route.via.legs(model)[0]
+                body = renamed(body, model, known_as)
+        credential = provider.credential({} if route.via else headers)
+        if credential.kind == "centralized" and (ring := self._rings.get(provider.name)):
+            credential = ring.pick(actor.id).credential
+        url, sent_headers = address(provider, credential)
+        return UpstreamRequest(
+            provider.name,
+            scope["method"],
+            url,
+            sent_headers,
             body,
             exchange_id=exchange_id,
             endpoint=route.path,
-            interpreter=route.provider.interpreter,
+            interpreter=provider.interpreter,
         )
-        spans = self._observer.passthrough(method, route.provider, path, sending.url, actor, scope["headers"])
-        return Proxied(exchange_id, route.provider.dialect, sending, self._upstream, receive, send, spans)
 
     async def _intercept(
         self,
@@ -262,17 +293,19 @@ class RequestBridge:
     ) -> Carrier:
         """An interception that has begun: it is recorded."""
         waited = perf_counter() - began
-        provider, fields = route.provider, as_text(scope["headers"])
-        headers = by_name(fields)
+        address = Addressing(scope, route.path, as_text(scope["headers"]), actor, self._not_forwarded)
+        headers = by_name(address.fields)
         plain = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
         request = dialect.parse(plain)
-        if request.body is not plain:  # what was edited goes upstream unpacked
+        if request.body is not plain or route.via:  # what was edited, or may be, goes upstream unpacked
             body = request.body
-            fields = [field for field in fields if field[0] != "content-encoding"]
-        if provider.interpreter:
-            await provider.interpreter.ready()
-        credential = provider.credential(headers)
+            address.unpacked()
+        legs = route.via.legs(request.model) if route.via else [(route.provider, request.model)]
+        for provider, _ in legs:
+            if provider.interpreter:
+                await provider.interpreter.ready()
         client = identify(headers, request.hints)
+        provider, credential, choice = self._chosen(route, legs, headers, client.session_id or actor.id, address)
         facts = Facts(
             exchange_id,
             provider,
@@ -282,18 +315,19 @@ class RequestBridge:
             request,
             client,
             credential,
-            self._record if provider.record_contents else self._record_figures,
+            self._record if all(leg.record_contents for leg, _ in legs) else self._record_figures,
             self._metrics,
             spans,
         )
         facts.began, facts.waited = began, waited
-        sent_headers = for_upstream(
-            fields, credential, actor if provider.send_actor_headers else None, self._not_forwarded
-        )
+        tools = self._tools_for(dialect, request, actor, facts)
+        if tools and "content-encoding" in headers:
+            address.unpacked()
+        url, sent_headers = ("", []) if choice else address(provider, credential)
         sending = UpstreamRequest(
             provider.name,
             "POST",
-            _url(scope, route),
+            url,
             sent_headers,
             body,
             max_retries=provider.max_retries,
@@ -302,12 +336,26 @@ class RequestBridge:
             model=request.model,
             streams=request.streaming,
             interpreter=provider.interpreter,
+            ways=choice,
         )
-        tools = self._tools_for(dialect, request, actor, facts)
-        if tools and "content-encoding" in headers:  # what is edited goes upstream unpacked
-            sending = replace(sending, headers=[field for field in sent_headers if field[0] != "content-encoding"])
-        await facts.begin(headers.get("user-agent"))
+        await facts.begin(headers.get("user-agent"), via=route.via.name if route.via else None)
+        if choice:
+            choice.tell = facts.left
         return Carrier(dialect, request, sending, facts, self._upstream, receive, send, tools)
+
+    def _chosen(
+        self, route: Route, legs: Sequence[Leg], headers: Mapping[str, str], session: str, address: Addressing
+    ) -> tuple[Provider, Credential, Choice | None]:
+        """Who is asked first, and with which credential; and all ways that there are, where there is more than one."""
+        if route.via:
+            choice = Choice(legs, self._rings, session, address, route=route.via.name, homes=self._homes)
+            return *choice.expected, choice
+        provider = route.provider
+        credential = provider.credential(headers)
+        if credential.kind == "byok" or provider.name not in self._rings:
+            return provider, credential, None
+        choice = Choice(legs, self._rings, session, address)
+        return *choice.expected, choice
 
     def _tools_for(self, dialect: Dialect, request: Request, actor: Actor, facts: Facts) -> ToolRun | None:
         """The tools that are offered with a request; None where there are none, or it forbids them."""
@@ -318,12 +366,6 @@ class RequestBridge:
         if merge is None:
             return None
         return ToolRun(merge, catalogue, self._toolbox, self._memory, actor, facts, self._max_turns)
-
-
-def _url(scope: Scope, route: Route) -> str:
-    query: bytes = scope.get("query_string", b"")
-    url = route.provider.upstream_url(route.path)
-    return f"{url}?{query.decode('latin-1')}" if query else url
 
 
 def _unpacked(body: bytes, content_encoding: str, limit: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
@@ -28,6 +28,7 @@ from aibridge.records import (
     ToolUsage,
     new_id,
 )
+from aibridge.upstream.attempts import Tried
 from aibridge.wire.dialect import ProviderError, Request, ToolCall, Turn, Usage
 
 _log = logging.getLogger("aibridge.interceptions")
@@ -68,15 +69,23 @@ class Facts:
         self._provider, self._route = provider, route
         self._actor, self._request, self._client, self._credential = actor, request, client, credential
         self._record, self._metrics = record, metrics
-        self._series = metrics.series(provider.name, request.model, route, method, actor.id, client.name)
+        self._labels = (request.model, route, method, actor.id, client.name)
+        self._series = metrics.series(provider.name, *self._labels)
+        self._inflight = self._series.inflight
         self._retries: list[str] = []
+        self._tried: list[dict[str, str]] = []
+        self._asked_last: dict[str, Any] = {}
+        self._secrets = {credential.secret: credential.hint}
         self._usage = Usage()
         self._pending: list[Record] = []
         self.uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
         """In which records are written."""
 
-    async def begin(self, user_agent: str | None) -> None:
-        """Tell that the interception begins. Raises `Fault` (NOT_RECORDED) where that can not be kept."""
+    async def begin(self, user_agent: str | None, via: str | None = None) -> None:
+        """Tell that the interception begins, `via` a route of several providers or none.
+
+        Raises `Fault` (NOT_RECORDED) where that can not be kept.
+        """
         request, credential = self._request, self._credential
         metadata: dict[str, Any] = {
             **self._actor.metadata,
@@ -85,6 +94,10 @@ class Facts:
         }
         if credential.secret:
             metadata["credential_length"] = len(credential.secret)
+        if credential.subscription:
+            metadata["subscription"] = credential.subscription
+        if via is not None:
+            metadata["route"] = via
         now = datetime.now(UTC)
         records: list[Record] = [
             Interception(
@@ -115,15 +128,33 @@ class Facts:
             self._metrics.unrecorded.inc(len(records))
             cause = "the exchange can not be recorded at the moment, and is therefore refused"
             raise Fault(Kind.NOT_RECORDED, cause, retry_after=RETRY_AFTER) from error
-        self._series.inflight.inc()
+        self._inflight.inc()
         if request.prompt is not None:
             self._series.prompts().inc()
 
-    def retried(self, why: str) -> None:
-        """Tell that the request is sent upstream once more."""
+    def retried(self, provider: str, why: str) -> None:
+        """Tell that the request is sent to a provider once more."""
         self._retries.append(why)
         self.spans.retried(why)
-        self._metrics.retries.labels(self._provider.name, why).inc()
+        self._metrics.retries.labels(provider, why).inc()
+
+    def left(self, tried: Sequence[Tried], asked: tuple[Provider, Credential] | None) -> None:
+        """Tell what was tried in vain, and who was asked last, with which credential; None for nobody."""
+        for each in tried:
+            self._metrics.left.labels(each.provider, each.why).inc()
+            self._tried.append({name: value for name, value in each._asdict().items() if value is not None})
+        if asked is None:
+            return
+        provider, credential = asked
+        self._asked_last = {
+            "asked_last": provider.name,
+            "credential_hint": credential.hint,
+            "credential_length": len(credential.secret),
+        }
+        if provider is not self._provider:
+            self._series = self._metrics.series(provider.name, *self._labels)
+        self._provider = provider
+        self._secrets[credential.secret] = credential.hint
 
     def turn(self, turn: Turn, *, cut: bool, injected: Injected | None = None, runs: bool = False) -> None:
         """Tell what one turn showed, to be kept by the next `keep` or `end`; where it was cut, its counts are partial.
@@ -213,14 +244,14 @@ class Facts:
             http_status=http_status,
             error_type=self._safe(error.type) if error else None,
             error_message=self._safe(error.message) if error else None,
-            metadata={"retries": self._retries} if self._retries else {},
+            metadata=self._outcome(),
         )
         self.spans.outcome(record, own=own)
         self._pending.append(record)
         await self.keep()
         took = perf_counter() - self.began
         series = self._series
-        series.inflight.dec()
+        self._inflight.dec()
         series.ended(status).inc()
         series.duration.observe(took)
         series.overhead.observe(took - self.waited)
@@ -276,9 +307,17 @@ class Facts:
             count(name, value)
 
     def _safe(self, text: str | None) -> str | None:
-        """A provider's words, without the credential that it may quote."""
-        secret = self._credential.secret
-        return text.replace(secret, self._credential.hint) if text and secret else text
+        """A provider's words, without the credentials that it may quote."""
+        for secret, hint in self._secrets.items():
+            text = text.replace(secret, hint) if text and secret else text
+        return text
+
+    def _outcome(self) -> dict[str, Any]:
+        """What is known at the end only."""
+        metadata: dict[str, Any] = {"retries": self._retries} if self._retries else {}
+        if self._tried:
+            metadata |= {"tried": self._tried, **self._asked_last}
+        return metadata
 
     def _write_line(self, end: InterceptionEnded, took: float) -> None:
         usage = self._usage

@@ -52,17 +52,25 @@ def by_name(headers: TextHeaders) -> dict[str, str]:
 
 
 def for_upstream(
-    headers: TextHeaders, credential: Credential, actor: Actor | None, not_forwarded: frozenset[str] = NOT_FORWARDED
+    headers: TextHeaders,
+    credential: Credential,
+    actor: Actor | None,
+    not_forwarded: frozenset[str] = NOT_FORWARDED,
+    more: TextHeaders = (),
 ) -> list[tuple[str, str]]:
     """What the provider gets of a client's headers, with its credential; and who the actor is, where one is given.
 
-    No coding is asked for, since the answer goes to the client as it comes, and the client may read none.
+    `more` stands in place of what the client sent under these names. No coding is asked for, since the answer goes to
+    the client as it comes, and the client may read none.
     """
     dropped = not_forwarded
     if named := [value for name, value in headers if name == "connection" and value not in _NAMES_NO_HEADER]:
         dropped = dropped.union(part.strip().lower() for value in named for part in value.split(","))
+    if more:
+        dropped = dropped.union(name for name, _ in more)
     passed = [field for field in headers if field[0] not in dropped and not field[0].startswith(_ACTOR_PREFIX)]
     passed.append(("Accept-Encoding", "identity"))
+    passed += more
     if credential.header:
         passed.append(credential.header)
     if actor:

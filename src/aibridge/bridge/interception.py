@@ -23,6 +23,7 @@ from aibridge.wire.sse import EventTooLarge
 
 _log = logging.getLogger("aibridge.bridge")
 
+_MODEL = b"openai-model"
 _STOPPING = Fault(Kind.SHUTTING_DOWN, "the gateway is stopping", retry_after=1)
 
 
@@ -152,7 +153,7 @@ class Carrier:
             if last:
                 passed += reading.close()
             if (reader.ended or last) and not self._told:
-                await self._settle(answer.status, passed)
+                await self._settle(answer, passed)
             over = last and not (tools and tools.merge.waiting)
             if passed or over:
                 if self._status is None:  # had it broken off before this, the client would get an error
@@ -172,14 +173,14 @@ class Carrier:
     async def _late_error(self, answer: Answer) -> Fault:
         """A turn that can not be told by an error answer, since the client has had the beginning of a stream."""
         if answer.status < 400:
-            return Fault(Kind.UPSTREAM_FAULT, f"{self._sending.provider} went on with what is no event stream")
+            return Fault(Kind.UPSTREAM_FAULT, f"{answer.request.provider} went on with what is no event stream")
         reader = self._dialect.document_reader(self._request, answer.status)
         reading = Reading(reader, answer.header("Content-Encoding"))
         while not answer.at_end:
             reading.feed(await answer.read())
         reading.close()
         error = reader.turn.error or ProviderError(None, None)
-        said = f"{self._sending.provider} answered {answer.status}: {error.message}"
+        said = f"{answer.request.provider} answered {answer.status}: {error.message}"
         return Fault(Kind.UPSTREAM_FAULT, said, provider_type=error.type or "")
 
     async def _finish(self, tools: ToolRun) -> None:
@@ -202,18 +203,21 @@ class Carrier:
         assert self._reading is not None
         without = {b"content-length"} if self._streams or self._reading.reader.rewrites else set()
         headers = for_client(answer.headers, without | ({b"content-encoding"} if self._reading.unpacks else set()))
+        if answer.request.model != self._request.model:  # Codex warns of a model that it has not asked for
+            told = self._request.model.encode()
+            headers = [(name, told if name == _MODEL else value) for name, value in headers]
         headers += [(INTERCEPTION_ID, self._facts.id.encode()), (b"server-timing", self._facts.first_byte())]
         self._status = answer.status
         await self._say({"type": "http.response.start", "status": answer.status, "headers": headers})
 
-    async def _settle(self, status: int, passed: bytes) -> None:
+    async def _settle(self, answer: Answer, passed: bytes) -> None:
         """The answer has come to its end: record what it showed, and how it ended."""
         assert self._reading is not None
         turn = self._reading.reader.turn
         if not turn.complete and not turn.error:
             if passed:
                 await self._say({"type": "http.response.body", "body": passed, "more_body": True})
-            raise Fault(Kind.UPSTREAM_FAULT, f"the answer of {self._sending.provider} ended before it was complete")
+            raise Fault(Kind.UPSTREAM_FAULT, f"the answer of {answer.request.provider} ended before it was complete")
         tools = self._tools
         self._told = True
         runs = tools is not None and bool(tools.merge.waiting)
@@ -223,8 +227,8 @@ class Carrier:
             return
         if tools and turn.complete:
             await tools.remember()
-        failed = turn.error is not None or status >= 400
-        await self._facts.end("failed" if failed else "completed", status, turn.error)
+        failed = turn.error is not None or answer.status >= 400
+        await self._facts.end("failed" if failed else "completed", answer.status, turn.error)
 
     async def _fail(self, fault: Fault) -> None:
         """Tell the client of a fault: by an error answer, or, where an answer has begun, by an event and a cut.

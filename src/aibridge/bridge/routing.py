@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from aibridge.bridge.asgi import Scope
-from aibridge.providers import Provider
+from aibridge.providers import ModelRoute, Provider
 from aibridge.wire.dialect import Dialect
 
 
@@ -21,31 +21,47 @@ class Route:
     dialect: Dialect | None = None
     passthrough: str | None = None
     """The pattern on the provider's list."""
+    via: ModelRoute | None = None
+    """What leads to this provider, and perhaps to others."""
 
 
 class Routes:
-    """The routes of a set of providers, whose names are unique. Raises `ValueError` where they are not."""
+    """The routes of a set of providers, and of what leads to several of them.
 
-    def __init__(self, providers: Iterable[Provider]) -> None:
+    All have names of their own, and no other provider is led to. Raises `ValueError` where that is not so.
+    """
+
+    def __init__(self, providers: Iterable[Provider], model_routes: Iterable[ModelRoute] = ()) -> None:
         self.providers: dict[str, Provider] = {}
+        self._prefixes: dict[str, tuple[Provider, ModelRoute | None]] = {}
         self._bridged: dict[str, Route] = {}
         for provider in providers:
-            if provider.name in self.providers:
-                raise ValueError(f"two providers are named {provider.name!r}")
+            self._add(provider.name, provider, None)
             self.providers[provider.name] = provider
-            for path, dialect in provider.bridged.items():
-                self._bridged[f"/{provider.name}{path}"] = Route(provider, path, dialect=dialect)
+        for via in model_routes:
+            for provider in via.providers:
+                if self.providers.get(provider.name) is not provider:
+                    raise ValueError(f"the route {via.name!r} leads to {provider.name!r}, which is not a provider here")
+            self._add(via.name, via.first, via)
+
+    def _add(self, name: str, provider: Provider, via: ModelRoute | None) -> None:
+        if name in self._prefixes:
+            raise ValueError(f"two providers or routes are named {name!r}")
+        self._prefixes[name] = (provider, via)
+        for path, dialect in provider.bridged.items():
+            self._bridged[f"/{name}{path}"] = Route(provider, path, dialect=dialect, via=via)
 
     def find(self, path: str) -> Route | None:
         """The route of a path; None where its prefix is no provider's, or something is wrong with it."""
         if found := self._bridged.get(path):
             return found
         name, slash, rest = path[1:].partition("/")
-        provider = self.providers.get(name)
-        if provider is None or not path.startswith("/"):
+        if name not in self._prefixes or not path.startswith("/"):
             return None
+        provider, via = self._prefixes[name]
         below = slash + rest
-        return Route(provider, below, passthrough=provider.passthrough_pattern(below) if _is_plain(below) else None)
+        pattern = provider.passthrough_pattern(below) if _is_plain(below) else None
+        return Route(provider, below, passthrough=pattern, via=via)
 
 
 def path_of(scope: Scope) -> str:

@@ -90,6 +90,19 @@ class Metrics:
         self.retries = Counter(
             "upstream_retries", "Requests that were sent upstream once more.", ("provider", "reason"), **at
         )
+        self.left = Counter(
+            "upstream_left",
+            "Keys and providers that were left for another one, or could not be asked.",
+            ("provider", "reason"),
+            **at,
+        )
+        self.key_state = Gauge(
+            "provider_key_state",
+            "The keys of providers that have several: 0 well, 0.5 limited, 1 refused; of several workers, the worst.",
+            ("provider", "key"),
+            multiprocess_mode="livemax",
+            **at,
+        )
         guarded = ("provider", "endpoint", "model")
         self.breaker_state = Gauge(
             "circuit_breaker_state",
@@ -159,6 +172,10 @@ class Metrics:
     def breaker_rejected(self, provider: str, endpoint: str, model: str) -> None:
         """A circuit breaker refused a request."""
         self.breaker_rejects.labels(provider, endpoint, self.model(model)).inc()
+
+    def key_changed(self, provider: str, key: str, state: float) -> None:
+        """A key of a provider that has several is well (0), limited (0.5) or refused (1) from now on."""
+        self.key_state.labels(provider, key).set(state)
 
 
 class Series:

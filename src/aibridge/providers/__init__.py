@@ -4,6 +4,7 @@ from aibridge.providers.anthropic import AnthropicProvider
 from aibridge.providers.copilot import CopilotProvider
 from aibridge.providers.credential import Credential
 from aibridge.providers.interpreter import Incoming, Interpreter, Outgoing
+from aibridge.providers.model_route import ModelRoute
 from aibridge.providers.openai import OpenAIProvider
 from aibridge.providers.provider import Provider
 
@@ -13,6 +14,7 @@ __all__ = [
     "Credential",
     "Incoming",
     "Interpreter",
+    "ModelRoute",
     "OpenAIProvider",
     "Outgoing",
     "Provider",

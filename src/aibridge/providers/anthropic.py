@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aibridge.providers.credential import Credential, own_api_key, own_bearer
+from aibridge.providers.credential import BEARER, Credential, own_bearer, own_key
 from aibridge.providers.provider import Provider
+from aibridge.providers.subscriptions import CLAUDE
 from aibridge.wire.messages import Messages
 
 
@@ -19,15 +20,12 @@ class AnthropicProvider(Provider):
     bridged = {"/v1/messages": Messages()}
     passthrough = ("/v1/models", "/v1/models/*", "/v1/messages/count_tokens", "/api/event_logging/*")
     probes = frozenset({"", "/", "/api/hello"})  # Claude Code asks so when it starts
+    key_header_name = "X-Api-Key"
+    subscriptions = frozenset({CLAUDE})
 
     def credential(self, headers: Mapping[str, str]) -> Credential:
         """The client's key, else its token, else the gateway's key: clients send both at once, often the same one."""
-        if self.byok and (key := own_api_key(headers)):
-            return Credential("byok", key, self.key_header(key))
-        if self.byok and (token := own_bearer(headers)):
-            return Credential("byok", token, ("Authorization", f"Bearer {token}"))
-        return self.key_credential()
-
-    def key_header(self, key: str) -> tuple[str, str]:
-        """Anthropic takes keys in a header of their own, and tokens in `Authorization`."""
-        return ("X-Api-Key", key)
+        own = None
+        if self.byok:
+            own = self.own(own_key(headers, "x-api-key"), headers) or self.own(own_bearer(headers), headers, BEARER)
+        return own or self.key_credential()

@@ -11,7 +11,13 @@ from aibridge.records import CredentialKind
 GATEWAY_KEY_PREFIX = "aib_"
 """What the gateway's own keys begin with; such a key is never sent to a provider."""
 
-CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "proxy-authorization"})
+GATEWAY_TOKEN_HEADER = "x-aibridge-token"  # noqa: S105  # its name
+"""By which clients whose `Authorization` is the provider's tell the gateway who they are."""
+
+BEARER = "Authorization"
+"""The header whose credentials are bearer tokens."""
+
+CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "proxy-authorization", GATEWAY_TOKEN_HEADER})
 """Headers by which clients send credentials: none of them is forwarded, the provider sets its own."""
 
 
@@ -21,6 +27,8 @@ class Credential(msgspec.Struct, frozen=True):
     kind: CredentialKind
     secret: str
     header: tuple[str, str] | None
+    subscription: str | None = None
+    """The kind of subscription that it belongs to, where that can be told."""
 
     def __repr__(self) -> str:
         """Without the secret."""
@@ -42,9 +50,9 @@ def masked(secret: str) -> str:
     return f"{secret[:shown]}...{secret[size - shown :]}" if secret else ""
 
 
-def own_api_key(headers: Mapping[str, str]) -> str | None:
-    """The client's own key in `X-Api-Key`; None for none, and for a key of the gateway."""
-    return _own(headers.get("x-api-key", "").strip())
+def own_key(headers: Mapping[str, str], name: str) -> str | None:
+    """The client's own key in a header (lower-case name); None for none, and for a key of the gateway."""
+    return _own(headers.get(name, "").strip())
 
 
 def own_bearer(headers: Mapping[str, str]) -> str | None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aibridge.providers.credential import Credential, own_bearer
+from aibridge.providers.credential import BEARER, Credential, own_bearer, own_key
 from aibridge.providers.provider import Provider
+from aibridge.providers.subscriptions import CHATGPT
 from aibridge.wire.chat_completions import ChatCompletions
 from aibridge.wire.responses import Responses
 
@@ -17,6 +18,7 @@ class OpenAIProvider(Provider):
     """OpenAI's API, or a compatible one. The base URL carries the version: `https://api.openai.com/v1`."""
 
     type = "openai"
+    subscriptions = frozenset({CHATGPT})
     bridged = {"/v1/chat/completions": ChatCompletions(), "/v1/responses": Responses()}
     passthrough = (
         "/v1/models",
@@ -31,7 +33,10 @@ class OpenAIProvider(Provider):
         return self.base_url + path.removeprefix("/v1")
 
     def credential(self, headers: Mapping[str, str]) -> Credential:
-        """The client's token, else the gateway's key."""
-        if self.byok and (token := own_bearer(headers)):
-            return Credential("byok", token, self.key_header(token))
-        return self.key_credential()
+        """The client's token, or its key in the header that this provider takes keys in, else the gateway's key."""
+        own = None
+        if self.byok:
+            own = self.own(own_bearer(headers), headers)
+            if own is None and self.key_header_name != BEARER:
+                own = self.own(own_key(headers, self.key_header_name.lower()), headers)
+        return own or self.key_credential()

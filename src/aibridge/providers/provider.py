@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from aibridge.providers.credential import NO_CREDENTIAL, Credential
+from aibridge.providers.credential import BEARER, NO_CREDENTIAL, Credential
 from aibridge.providers.interpreter import Interpreter
+from aibridge.providers.subscriptions import subscription_of
 from aibridge.wire.dialect import Dialect
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -21,15 +23,21 @@ class Provider(ABC):
     A type names its `bridged` routes, each with its dialect, its `passthrough` routes (a trailing `/*` stands for any
     sub-path), and with which credential a request goes upstream. Routes are below the provider's prefix, `/{name}`.
 
-    `base_url` may have a path of its own. `api_key` is the gateway's own credential, for clients that bring none;
-    `byok=False` drops what a client brings. `max_retries` counts attempts after the first. With
-    `record_contents=False`, prompts, tool arguments, thoughts and errors' texts of its exchanges are not recorded.
+    `base_url` may have a path of its own. `api_key` is the gateway's own credential, for clients that bring none, or
+    `api_keys` are several, of which the next is taken where one is limited or refused; `byok=False` drops what a client
+    brings. `max_retries` counts attempts after the first. `key_header` names the header that carries a key, where that
+    is another than usual; `headers` and `query` are sent with every request, in place of a client's own of these names.
+    With `record_contents=False`, prompts, tool arguments, thoughts and errors' texts of its exchanges are not recorded.
     Raises `ValueError` where an argument can not be used.
     """
 
     type: ClassVar[str]
     bridged: ClassVar[Mapping[str, Dialect]]
     passthrough: ClassVar[tuple[str, ...]] = ()
+    key_header_name: str = BEARER
+    """The header that carries a key; there, it is a bearer token."""
+    subscriptions: ClassVar[frozenset[str]] = frozenset()
+    """The kinds of subscriptions (`aibridge.providers.subscriptions`) whose credentials are this provider's."""
     probes: ClassVar[frozenset[str]] = frozenset()
     """Paths that the gateway itself answers when a client asks by HEAD whether anybody is there."""
     interpreter: Interpreter | None = None
@@ -41,10 +49,14 @@ class Provider(ABC):
         *,
         name: str | None = None,
         api_key: str | None = None,
+        api_keys: Sequence[str] = (),
         max_retries: int = 2,
         send_actor_headers: bool = False,
         byok: bool = True,
         record_contents: bool = True,
+        key_header: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        query: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = name or self.type
         if not NAME.fullmatch(self.name):
@@ -53,7 +65,16 @@ class Provider(ABC):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"the base URL of provider {self.name!r} is not of the form http(s)://host[:port][/path]")
         self.base_url = base_url.rstrip("/")
-        self.api_key = api_key or ""
+        if api_key and api_keys:
+            raise ValueError(f"provider {self.name!r} has both an api_key and api_keys")
+        keys = dict.fromkeys([api_key] if api_key else api_keys)  # a key that stands twice is one
+        if key_header:
+            self.key_header_name = key_header
+        self.headers = tuple((name.lower(), value) for name, value in headers.items())
+        """What is sent with every request; names in lower case."""
+        self._query = dict(query)
+        self.credentials = tuple(Credential("centralized", key, self.key_header(key)) for key in keys)
+        """The gateway's own, where there are any."""
         self.max_retries = max_retries
         self.send_actor_headers = send_actor_headers
         self.byok = byok
@@ -89,9 +110,32 @@ class Provider(ABC):
         """With which credential a request with these headers (lower-case names) goes upstream."""
 
     def key_credential(self) -> Credential:
-        """The gateway's own credential at this provider."""
-        return Credential("centralized", self.api_key, self.key_header(self.api_key)) if self.api_key else NO_CREDENTIAL
+        """The gateway's own credential at this provider; of several, the first."""
+        return self.credentials[0] if self.credentials else NO_CREDENTIAL
 
     def key_header(self, key: str) -> tuple[str, str]:
         """The header that carries a key upstream."""
-        return ("Authorization", f"Bearer {key}")
+        return _header(self.key_header_name, key)
+
+    def own(self, secret: str | None, headers: Mapping[str, str], name: str | None = None) -> Credential | None:
+        """A client's credential, as it goes upstream in the header of this name, or that of keys.
+
+        None for none, and for one that belongs to a subscription at somebody else: that goes nowhere.
+        """
+        if not secret:
+            return None
+        subscription = subscription_of(secret, headers)
+        if subscription and subscription not in self.subscriptions:
+            return None
+        return Credential("byok", secret, _header(name, secret) if name else self.key_header(secret), subscription)
+
+    def with_query(self, url: str, query: str) -> str:
+        """A URL upstream with a client's query, and what is sent with every request."""
+        if self._query:
+            others = [field for field in parse_qsl(query, keep_blank_values=True) if field[0] not in self._query]
+            query = urlencode([*others, *self._query.items()])
+        return f"{url}?{query}" if query else url
+
+
+def _header(name: str, secret: str) -> tuple[str, str]:
+    return (name, f"Bearer {secret}" if name.lower() == BEARER.lower() else secret)

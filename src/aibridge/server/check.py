@@ -12,6 +12,7 @@ import ssl
 import tempfile
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -20,7 +21,7 @@ import aiohttp
 import click
 
 from aibridge.errors import Fault, RecordingError
-from aibridge.providers import AnthropicProvider, Provider
+from aibridge.providers import AnthropicProvider, Credential, Provider
 from aibridge.recording.stores import is_postgresql, sqlite_path
 from aibridge.recording.upgrading import schema_of
 from aibridge.server import values
@@ -139,31 +140,50 @@ async def _providers(providers: tuple[ProviderSettings, ...]) -> list[Finding]:
         return [Finding("FAIL", "providers", f"none is configured: {remedy}")]
     upstream = Upstream(_LIMITS)
     try:
-        return list(await asyncio.gather(*(_provider(each, upstream) for each in providers)))
+        found = await asyncio.gather(*(_provider(each, upstream) for each in providers))
+        return list(chain.from_iterable(found))
     finally:
         await upstream.aclose()
 
 
-async def _provider(settings: ProviderSettings, upstream: Upstream) -> Finding:
-    """Ask a provider for its models, the way the gateway would."""
+async def _provider(settings: ProviderSettings, upstream: Upstream) -> list[Finding]:
+    """Ask a provider for its models, the way the gateway would, with each of its keys."""
     provider = provider_of(settings)
+    credentials = provider.credentials if len(provider.credentials) > 1 else [provider.credential({})]
+    names = [settings.api_key_env] if settings.api_key_env else settings.api_key_envs or []
+    return await asyncio.gather(
+        *(
+            _credential(settings, provider, credential, number, f"the variable {name}" if name else "", upstream)
+            for number, (credential, name) in enumerate(zip_longest(credentials, names[: len(credentials)]), 1)
+        )
+    )
+
+
+async def _credential(
+    settings: ProviderSettings, provider: Provider, credential: Credential, number: int, place: str, upstream: Upstream
+) -> Finding:
+    """The same with one key, which stands in `place`."""
     headers = [("accept", "application/json"), ("user-agent", "aibridge")]
     if isinstance(provider, AnthropicProvider):
         headers.append(_ANTHROPIC_VERSION)
-    if credential := provider.credential({}).header:
-        headers.append(credential)
+    headers += provider.headers
+    if credential.header:
+        headers.append(credential.header)
     models = next(path for path in provider.passthrough if path.endswith("/models"))
-    asking = UpstreamRequest(provider.name, "GET", provider.upstream_url(models), headers, b"")
+    url = provider.with_query(provider.upstream_url(models), "")
+    several = len(provider.credentials) > 1
+    where = f"{provider.base_url}, key {number} ({credential.hint})" if several else provider.base_url
     try:
-        answer = await upstream.send(asking)
+        answer = await upstream.send(UpstreamRequest(provider.name, "GET", url, headers, b""))
     except Fault as fault:
-        return Finding("FAIL", provider.name, f"{provider.base_url}: {fault.message}; {_remedy(fault)}")
+        return Finding("FAIL", provider.name, f"{where}: {fault.message}; {_remedy(fault)}")
     try:
         location = answer.header("Location")
     finally:
         answer.close()
-    verdict, told = _told(settings, provider, answer.status, location)
-    return Finding(verdict, provider.name, f"{provider.base_url}: {', '.join([_connection(provider), *told])}")
+    place = place or (f"the place of api_keys[{number - 1}]" if several else "its api_key")
+    verdict, told = _told(settings, provider, answer.status, location, place)
+    return Finding(verdict, provider.name, f"{where}: {', '.join([_connection(provider), *told])}")
 
 
 async def _mcp_servers(settings: Settings) -> list[Finding]:
@@ -198,21 +218,22 @@ def _connection(provider: Provider) -> str:
 
 
 def _told(
-    settings: ProviderSettings, provider: Provider, status: int, location: str
+    settings: ProviderSettings, provider: Provider, status: int, location: str, place: str
 ) -> tuple[Literal["ok", "note", "FAIL"], list[str]]:
-    """What a status says of the provider and the key that it was shown."""
-    key = f"the variable {settings.api_key_env}" if settings.api_key_env else "its api_key"
+    """What a status says of the provider and the key that it was shown, which stands in `place`."""
     if 300 <= status < 400:
         target = urlsplit(location)
         where = f"{target.scheme}://{target.hostname}" if target.hostname else "elsewhere"
         return "FAIL", [f"but it redirects to {where}, and the gateway follows no redirects: set its base_url to that"]
     if status >= 500:
         return "FAIL", [f"but it answers {status}: try again later, and see its status page"]
-    if provider.api_key:
+    if provider.credentials:
         if status in (401, 403):
-            return "FAIL", [f"credential refused ({status}): put a valid key into {key}"]
+            return "FAIL", [f"credential refused ({status}): put a valid key into {place}"]
         if status < 300:
             return "ok", ["credential accepted"]
+        if status == 429:
+            return "note", ["credential accepted, but limited at the moment (429)"]
     elif settings.byok or settings.type == "copilot":
         if status in (401, 403) or status < 300:
             return "ok", ["no credential configured: clients bring theirs"]

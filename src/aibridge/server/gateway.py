@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,13 +15,14 @@ from aibridge.bridge.bridge import RequestBridge
 from aibridge.errors import SettingsError
 from aibridge.observe import scrape
 from aibridge.observe.metrics import Metrics
-from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider, Provider
+from aibridge.providers import AnthropicProvider, CopilotProvider, ModelRoute, OpenAIProvider, Provider
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.memory import CachedTurnMemory, memory_for
 from aibridge.recording.stores import store_for
 from aibridge.server.auth import authentication
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
+from aibridge.server.settings import Route as RouteSettings
 from aibridge.server.settings import Settings
 from aibridge.server.settings import Tracing as TracingSettings
 from aibridge.server.vitals import Vitals
@@ -61,11 +62,12 @@ class Gateway:
         self.tool_servers = _tool_servers(settings, tracer or NO_TRACER)
         """The MCP servers, where there are any."""
         self._memory = _memory(settings)
-        self._vitals = Vitals(self._ledger, self.tool_servers, metrics)
+        providers = [provider_of(each, record_contents=settings.recording.contents) for each in settings.providers]
         self._bridge = RequestBridge(
-            [provider_of(each, record_contents=settings.recording.contents) for each in settings.providers],
+            providers,
             self._ledger,
             metrics,
+            routes=[_route_of(each, providers) for each in settings.routes],
             toolbox=self.tool_servers,
             memory=self._memory,
             max_turns=settings.tools.max_turns,
@@ -87,6 +89,7 @@ class Gateway:
             trace_contents=settings.tracing.contents,
             propagate_traces=settings.tracing.propagate,
         )
+        self._vitals = Vitals(self._ledger, self._bridge, self.tool_servers, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the server's lifespan."""
@@ -158,10 +161,26 @@ def provider_of(settings: ProviderSettings, *, record_contents: bool = True) -> 
         settings.base_url,
         name=settings.name,
         api_key=settings.api_key.reveal() if settings.api_key else None,
+        api_keys=[key.reveal() for key in settings.api_keys or ()],
         max_retries=settings.max_retries,
         send_actor_headers=settings.send_actor_headers,
         byok=settings.byok,
+        key_header=settings.key_header,
+        headers={name: value.reveal() for name, value in settings.headers.items()},
+        query=settings.query,
         record_contents=record_contents and settings.record_contents,
+    )
+
+
+def _route_of(settings: RouteSettings, providers: Sequence[Provider]) -> ModelRoute:
+    """The route that its settings describe."""
+    by_name = {provider.name: provider for provider in providers}
+    return ModelRoute(
+        settings.name,
+        [by_name[name] for name in settings.providers],
+        allow=settings.allow or (),
+        when=settings.when,
+        aliases=settings.aliases,
     )
 
 

@@ -27,6 +27,7 @@ from aibridge.server.settings import (
     Provider,
     Recording,
     Retention,
+    Route,
     Section,
     Server,
     Settings,
@@ -104,7 +105,15 @@ _SECTIONS: dict[str, type[Section]] = {
     "log": Log,
     "tools": Tools,
 }
-_LISTS: dict[str, type[Section]] = {"providers": Provider, "mcp_servers": MCPServer}
+_LISTS: dict[str, type[Section]] = {"providers": Provider, "routes": Route, "mcp_servers": MCPServer}
+
+_KEYS = ("api_key", "api_key_env", "api_keys", "api_key_envs")
+"""The ways to name a provider's keys, of which one is taken."""
+
+_SPEAKS = {"anthropic": "Messages", "bedrock": "Messages", "openai": "Chat Completions and Responses"}
+"""What providers of each type speak; a route leads to such as speak the same."""
+
+_NOBODY = ["nobody"]
 
 _OAUTH = frozenset({"oauth_client_id", "oauth_client_secret", "oauth_issuer"})
 _WITH_URL = _OAUTH | {"headers", "transport"}
@@ -129,6 +138,7 @@ class Loading:
             and not _SERVICE_LINK_VALUE.fullmatch(value)
         }
         self._problems: list[str] = []
+        self._types: dict[str, str] = {}  # of the providers, by name
 
     def settings(self) -> Settings:
         """Everything; raises `SettingsError`."""
@@ -147,6 +157,7 @@ class Loading:
             log=self._section("log", Log),
             tools=self._section("tools", Tools),
             providers=self._providers(),
+            routes=self._routes(),
             mcp_servers=self._mcp_servers(),
         )
         self._end()
@@ -246,9 +257,9 @@ class Loading:
             key = rest.removeprefix(prefix).lower()
             by_prefix[prefix][key] = given
             # The environment wins: a key from there also stands for the file's other way to name one.
-            other = {"api_key": "api_key_env", "api_key_env": "api_key"}.get(key)
-            if other in by_prefix[prefix] and by_prefix[prefix][other].variable is None:
-                del by_prefix[prefix][other]
+            for other in _KEYS if key in _KEYS else ():
+                if other in by_prefix[prefix] and by_prefix[prefix][other].variable is None:
+                    del by_prefix[prefix][other]
 
     def _built_in(self) -> list[_Table]:
         """The providers where none is configured: those that the environment has a key for, and Copilot."""
@@ -266,6 +277,7 @@ class Loading:
     def _providers(self) -> tuple[Provider, ...]:
         tables = self._tables("providers")
         self._check_names("providers", tables)
+        self._types = {_name(table): str(table["type"].value) for table in tables if "type" in table}
         return tuple(filter(None, (self._provider(i, table) for i, table in enumerate(tables))))
 
     def _provider(self, index: int, table: _Table) -> Provider | None:
@@ -283,22 +295,70 @@ class Loading:
         if _name(table) in RESERVED_NAMES:
             taken = f'"/{_name(table)}" is a route of the gateway itself'
             self._problem(f"{where}.name", taken, "take another name", note)
-        if "api_key" in table and "api_key_env" in table:
-            self._problem(where, "both api_key and api_key_env are set", "keep one of them", note)
-        elif type_ == "copilot" and ("api_key" in table or "api_key_env" in table):
-            key = "api_key" if "api_key" in table else "api_key_env"
-            self._problem(f"{where}.{key}", "a copilot provider has no key of its own", "users bring theirs", note)
+        named = [key for key in _KEYS if key in table]
+        if len(named) > 1:
+            found = f"both {named[0]} and {named[1]} are set" if len(named) == 2 else f"{', '.join(named)} are all set"
+            self._problem(where, found, "keep one of them", note)
+        elif type_ == "copilot" and named:
+            self._problem(f"{where}.{named[0]}", "a copilot provider has no key of its own", "users bring theirs", note)
         provider = self._read(Provider, where, table, note)
-        if provider is None or provider.api_key_env is None:
-            return provider
-        key = self._environ.get(provider.api_key_env, "")
+        if provider is None:
+            return None
+        if provider.api_key_env is not None:
+            key = self._key(f"{where}.api_key_env", provider.api_key_env, note)
+            return msgspec.structs.replace(provider, api_key=key) if key else None
+        if provider.api_key_envs is not None:
+            keys = [self._key(f"{where}.api_key_envs", variable, note) for variable in provider.api_key_envs]
+            return msgspec.structs.replace(provider, api_keys=tuple(filter(None, keys))) if all(keys) else None
+        return provider
+
+    def _key(self, setting: str, variable: str, note: str) -> values.Secret | None:
+        """The key in a variable; None where there is none."""
+        key = self._environ.get(variable, "")
         try:
-            return msgspec.structs.replace(provider, api_key=values.SECRET.read(key))
+            return values.SECRET.read(key)
         except ValueError:
             found = "does not hold a key" if key else "is not set"
-            remedy = f"put the provider's key into {provider.api_key_env}, or name another variable"
-            self._problem(f"{where}.api_key_env", f"the variable {provider.api_key_env} {found}", remedy, note)
+            remedy = f"put the provider's key into {variable}, or name another variable"
+            self._problem(setting, f"the variable {variable} {found}", remedy, note)
             return None
+
+    def _routes(self) -> tuple[Route, ...]:
+        tables = self._tables("routes")
+        self._check_names("routes", tables)
+        return tuple(filter(None, (self._route(i, table) for i, table in enumerate(tables))))
+
+    def _route(self, index: int, table: _Table) -> Route | None:
+        where, note = f"routes[{index}]", _note(table)
+        for setting in {"name", "providers"} - table.keys():
+            self._problem(f"{where}.{setting}", "it is missing", f"allowed is {kinds(Route)[setting].allowed}", note)
+            table[setting] = _Given("unnamed" if setting == "name" else _NOBODY)  # so that the rest can be read
+        if _name(table) in RESERVED_NAMES or _name(table) in self._types:
+            whose = "the gateway itself" if _name(table) in RESERVED_NAMES else "a provider"
+            taken = f'"/{_name(table)}" is a route of {whose}'
+            self._problem(f"{where}.name", taken, "take another name", note)
+        route = self._read(Route, where, table, note)
+        if route is None:
+            return None
+        for name in route.providers:
+            if name not in self._types and table["providers"].value is not _NOBODY:
+                self._problem(
+                    f"{where}.providers", f"{values.shown(name)} is no provider", _suggestion(name, self._types), note
+                )
+        types = [self._types[name] for name in route.providers if name in self._types]
+        if len({*route.providers}) < len(route.providers):
+            self._problem(f"{where}.providers", "a provider is named twice", "each is asked once", note)
+        if "copilot" in types:
+            found = "a copilot provider has no key of its own, and those of clients are not for a route"
+            self._problem(f"{where}.providers", found, "let clients ask it by its own name", note)
+        elif len({_SPEAKS.get(type_) for type_ in types}) > 1:
+            self._problem(f"{where}.providers", "they speak different dialects", "make a route for each", note)
+        of_aliases = {name for alias in route.aliases.values() if isinstance(alias, dict) for name in alias}
+        for setting, names in (("when", {*route.when}), ("aliases", of_aliases)):
+            for name in sorted(names - {*route.providers}):
+                found = f"{values.shown(name)} is none of its providers"
+                self._problem(f"{where}.{setting}", found, _suggestion(name, route.providers), note)
+        return route
 
     def _mcp_servers(self) -> tuple[MCPServer, ...]:
         tables = self._tables("mcp_servers")

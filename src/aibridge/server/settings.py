@@ -27,7 +27,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
     def _shown(self, name: str, kind: Kind[Any]) -> str:
         value = getattr(self, name)
-        if value and kind.shown is values.sort_of and kind is not values.VARIABLE:
+        if value and kind.shown is values.sort_of and kind not in (values.VARIABLE, values.VARIABLES):
             return "***"
         if value and kind.shown is values.shown_url:
             return values.shown_url(value)
@@ -101,7 +101,7 @@ class Auth(Section, frozen=True, kw_only=True):
 
     mode: Annotated[Literal["none", "header"], one_of("none", "header", later=("keys", "jwt"))] = "header"
     """`none`: everybody is `anonymous`. `header`: a trusted proxy in front names the actor."""
-    header: Annotated[str, text("the name of a header", r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")] = "X-User-ID"
+    header: Annotated[str, values.HEADER_NAME] = "X-User-ID"
 
 
 class Metrics(Section, frozen=True, kw_only=True):
@@ -185,12 +185,37 @@ class Provider(Section, frozen=True, kw_only=True):
     """The configured key, wherever it was read from; None where every client has to bring its own."""
     api_key_env: Annotated[str | None, values.VARIABLE] = None
     """The variable that `api_key` was read from, if it was."""
+    api_keys: Annotated[tuple[Secret, ...] | None, values.SECRETS] = None
+    """Several keys in its place; the next is taken where one is limited or refused."""
+    api_key_envs: Annotated[tuple[str, ...] | None, values.VARIABLES] = None
+    """The variables that `api_keys` were read from, if they were."""
+    key_header: Annotated[str | None, values.HEADER_NAME] = None
+    """The header that carries a key, where it is another than the type's usual one."""
+    headers: Annotated[dict[str, Secret], values.HEADERS] = {}
+    """Sent with every request."""
+    query: Annotated[dict[str, str], values.QUERY] = {}
+    """The same in the query of the URL."""
     max_retries: Annotated[int, whole_number(0, 100)] = 2
     send_actor_headers: Annotated[bool, values.BOOLEAN] = False
     byok: Annotated[bool, values.BOOLEAN] = True
     """False: what the client sends as its credential is dropped."""
     record_contents: Annotated[bool, values.BOOLEAN] = True
     """Whether the contents of its exchanges are recorded, where contents are at all."""
+
+
+class Route(Section, frozen=True, kw_only=True):
+    """Providers of one dialect that are served as one, each where those before it fail."""
+
+    name: Annotated[str, _NAME]
+    """Unique among providers and routes; also the prefix of its routes."""
+    providers: Annotated[tuple[str, ...], values.texts('a list of providers\' names, such as ["anthropic"]', r"\S+")]
+    """In the order in which they are asked."""
+    allow: Annotated[tuple[str, ...] | None, values.MODELS] = None
+    """The models that clients may ask for; None for all."""
+    when: Annotated[dict[str, tuple[str, ...]], values.CONDITIONS] = {}
+    """For which models a provider is asked; one that is not here is asked for all."""
+    aliases: Annotated[dict[str, str | dict[str, str]], values.ALIASES] = {}
+    """By which names providers know the models that clients call so."""
 
 
 class MCPServer(Section, frozen=True, kw_only=True):
@@ -243,4 +268,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log: Log = Log()
     tools: Tools = Tools()
     providers: tuple[Provider, ...] = ()
+    routes: tuple[Route, ...] = ()
     mcp_servers: tuple[MCPServer, ...] = ()

@@ -262,6 +262,28 @@ VARIABLE = Kind(
 )
 
 
+def _secrets(value: Any) -> tuple[Secret, ...]:
+    _require(isinstance(value, list) and value)
+    return tuple(_secret(each) for each in value)
+
+
+SECRETS = Kind("a list of texts of visible ASCII characters, none of them empty", _secrets, parsed, sort_of)
+
+
+def texts(allowed: str, pattern: str, shown: Callable[[object], str] = shown) -> Kind[tuple[str, ...]]:
+    """A list of texts, one at least, of which the pattern matches each as a whole."""
+    one = text(allowed, pattern)
+
+    def read(value: Any) -> tuple[str, ...]:
+        _require(isinstance(value, list) and value)
+        return tuple(one.read(each) for each in value)
+
+    return Kind(allowed, read, parsed, shown)
+
+
+VARIABLES = texts('a list of names of environment variables, such as ["KEY_A", "KEY_B"]', r"[A-Z_][A-Z0-9_]*", sort_of)
+
+
 def check_http_url(value: Any, *, query: bool) -> None:
     """Raise ValueError with the reason unless it is an http(s) URL with a host, without credentials or a fragment."""
     _require(isinstance(value, str))
@@ -374,6 +396,15 @@ def _headers(value: Any) -> dict[str, Secret]:
     return {name: Secret(content) for name, content in value.items()}
 
 
+def _query(value: Any) -> dict[str, str]:
+    _require(isinstance(value, dict))
+    _require(all(name and isinstance(content, str) for name, content in value.items()), "a value is not a text")
+    return dict(value)
+
+
+QUERY = Kind('a table of names and texts, such as { api-version = "2026-01-01" }', _query, parsed, sort_of)
+
+
 def _environment(value: Any) -> dict[str, Secret]:
     _require(isinstance(value, dict))
     for name, content in value.items():
@@ -385,5 +416,36 @@ def _environment(value: Any) -> dict[str, Secret]:
 ENVIRONMENT = Kind('a table of names and values of variables, such as { API_KEY = "…" }', _environment, parsed, sort_of)
 
 HEADERS = Kind('a table of header names and values, such as { Authorization = "…" }', _headers, parsed, sort_of)
+
+HEADER_NAME = text("the name of a header", r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _aliases(value: Any) -> dict[str, str | dict[str, str]]:
+    _require(isinstance(value, dict))
+    for alias in value.values():
+        told = alias.values() if isinstance(alias, dict) else [alias]
+        _require(told and all(isinstance(name, str) and name for name in told), "the name of a model is not a text")
+    return dict(value)
+
+
+ALIASES = Kind(
+    'a table of models\' names and theirs upstream, at all providers or by provider, such as { fast = "gpt-5.4-nano" }',
+    _aliases,
+    parsed,
+)
+
+MODELS = texts('a list of names or patterns of models, such as ["claude-*"]', r"\S+")
+
+
+def _conditions(value: Any) -> dict[str, tuple[str, ...]]:
+    _require(isinstance(value, dict))
+    return {name: MODELS.read(patterns) for name, patterns in value.items()}
+
+
+CONDITIONS = Kind(
+    'a table of providers and lists of names or patterns of models, such as { local = ["gpt-oss-*"] }',
+    _conditions,
+    parsed,
+)
 
 ANY_TEXT = text("a text that is not empty", r"[^\0]*\S[^\0]*")

@@ -6,6 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from aibridge.bridge.bridge import RequestBridge
 from aibridge.observe.metrics import Metrics
 from aibridge.recording.ledger import Ledger
 
@@ -21,10 +22,12 @@ PATIENCE = 5.0
 
 
 class Vitals:
-    """Looks after the journal and the MCP servers of one process."""
+    """Looks after the journal, the keys of providers and the MCP servers of one process."""
 
-    def __init__(self, ledger: Ledger, tool_servers: ToolServers | None, metrics: Metrics) -> None:
-        self._ledger, self._tool_servers, self._metrics = ledger, tool_servers, metrics
+    def __init__(
+        self, ledger: Ledger, bridge: RequestBridge, tool_servers: ToolServers | None, metrics: Metrics
+    ) -> None:
+        self._ledger, self._bridge, self._tool_servers, self._metrics = ledger, bridge, tool_servers, metrics
         self._unrecorded = 0
         self._began = monotonic()
 
@@ -39,6 +42,7 @@ class Vitals:
         self._metrics.recording_lag.set(self._ledger.lag)
         self._metrics.unrecorded.inc(self._ledger.unrecorded - self._unrecorded)
         self._unrecorded = self._ledger.unrecorded
+        self._bridge.look()
         for state in self._tool_servers.states if self._tool_servers else ():
             self._metrics.mcp_connected.labels(state.name).set(state.connected)
 
@@ -54,6 +58,7 @@ class Vitals:
     def warnings(self) -> list[str]:
         """What is wrong though exchanges can be carried."""
         found = [self._ledger.problem] if self._ledger.problem else []
+        found += self._bridge.warnings()
         states = self._tool_servers.states if self._tool_servers else ()
         return found + [
             f"MCP server {state.name} is not connected: {state.error or 'not yet'}"

@@ -127,11 +127,20 @@ class KeyRing:
         told = affinity.encode("utf-8", "surrogatepass")
         return sorted(self.keys, key=lambda key: key.rank(told), reverse=True)
 
-    def warnings(self) -> list[str]:
-        """What an operator should know of the keys that are out of use."""
+    def pick(self, affinity: str) -> RingKey:
+        """The key that a session should take; where none can be used, the one that it would take else."""
+        now, order = self._clock(), self.order(affinity)
+        return next((key for key in order if key.usable(now)), order[0])
+
+    def look(self) -> None:
+        """Note of which keys the limits are over."""
         now = self._clock()
         for key in self.keys:
             key.look(now)
+
+    def warnings(self) -> list[str]:
+        """What an operator should know of the keys that are out of use."""
+        now = self._clock()
         said = {State.LIMITED: "limited by the provider", State.REFUSED: "refused by the provider"}
         return [
             f"key {key.number} ({key.hint}) of {self._provider} is {said[key.state]}: "

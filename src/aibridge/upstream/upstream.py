@@ -45,8 +45,8 @@ class TimeLimits:
 
 _PIECE = 1 << 20  # bytes of a body that are handed to a socket at a time
 
-Retried = Callable[[str], None]
-"""Is told why a request is sent once more: a status, or `connection`."""
+Retried = Callable[[str, str], None]
+"""Is told to which provider a request is sent once more, and why: a status, or `connection`."""
 
 
 class Answer:
@@ -55,17 +55,19 @@ class Answer:
     def __init__(
         self,
         response: aiohttp.ClientResponse,
-        provider: str,
+        request: UpstreamRequest,
         limits: TimeLimits,
         sent: float,
         incoming: Incoming | None = None,
     ) -> None:
+        self.request = request
+        """What it answers."""
         self.status = response.status
         self.headers: RawHeaders = incoming.headers if incoming else response.raw_headers
         self._incoming = incoming
         self._response = response
         self._content = response.content
-        self._provider = provider
+        self._provider = request.provider
         self._limits = limits
         self.streams = self.header("Content-Type").lower().startswith("text/event-stream")
         """It is an event stream."""
@@ -226,7 +228,7 @@ class Upstream:
                 way, last = attempt.way, None
                 if attempt.again:
                     if retried:
-                        retried(attempt.again)
+                        retried(way.provider, attempt.again)
                     await asyncio.sleep(attempt.delay)
                 last = await self._outcome(sending, wire)
                 if isinstance(last, Fault):
@@ -236,10 +238,11 @@ class Upstream:
                     attempt = attempts.answered(way, last.status, headers, monotonic(), stands=visit.stands)
                 else:
                     break
-            if attempts.verdict:
-                raise attempts.verdict
-            if isinstance(last, Fault):
-                raise last
+            else:  # nothing is left to try
+                if attempts.verdict:
+                    raise attempts.verdict
+                if isinstance(last, Fault):
+                    raise last
         except BaseException:
             if visit:
                 visit.end(last)
@@ -313,7 +316,7 @@ class Upstream:
             raise _SilentError(f"{request.provider} sent no byte within the {limit} s") from None
         interpreter = request.interpreter
         incoming = interpreter.incoming(response.status, response.raw_headers) if interpreter else None
-        return Answer(response, request.provider, limits, sent, incoming)
+        return Answer(response, request, limits, sent, incoming)
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(

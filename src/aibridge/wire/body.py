@@ -27,6 +27,11 @@ class _Part(msgspec.Struct):
     text: str = ""
 
 
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
 _said = msgspec.json.Decoder(Said)
 _text = msgspec.json.Decoder(str)
 _parts = msgspec.json.Decoder(list[_Part])
@@ -74,6 +79,19 @@ def _read_leniently(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             if member.required:
                 raise msgspec.ValidationError(f"member `{member.encode_name}`: {error}") from None
     return decoder.type(**fitting)
+
+
+def model_in(body: bytes) -> str | None:
+    """The model that a request of whatever kind names, if it is JSON and does."""
+    try:
+        return json_bytes.decode_strictly(_named, body).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def renamed(body: bytes, model: str | None, other: str) -> bytes:
+    """A request's body, which names the model, with another in its place, and no other byte changed."""
+    return body if other == model else json_bytes.set_member(body, "model", json_bytes.encode(other))
 
 
 def last_said(messages: list[msgspec.Raw]) -> Said | None:
