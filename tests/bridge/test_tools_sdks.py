@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
+from aibridge.recording.memory import SQLiteTurnMemory
 from support.provider import Provider
 from support.recorder import ListRecorder
 from support.speech import PROMPT, SPEECHES, TIDES, Call, Part, Text
@@ -87,26 +89,46 @@ async def test_a_response(stream: bool, bridge: str, provider: Provider) -> None
     assert (response.id, response.usage.output_tokens) == ("resp_2", 30)
 
 
-async def test_the_id_of_a_response_is_one_to_go_on_from(bridge: str, provider: Provider) -> None:
+async def test_without_a_memory_the_last_id_of_a_response_is_one_to_go_on_from(bridge: str, provider: Provider) -> None:
     """Events carry the first turn's id, the response at the end the last one's: `previous_response_id` must lead to all
-    that was said. OpenAI's stream helper wants one id throughout; without it the SDK takes the stream as it is.
+    that was said, and nobody would know whereto the first one's leads.
     """
-    replies = turn(RESPONSES, 1, LOOK), turn(RESPONSES, 2, ANSWER)
 
     def events() -> list[Any]:
         with gpt(bridge) as client:
             return list(client.responses.create(model="m", input=PROMPT, stream=True))
 
-    def helped() -> None:
-        with gpt(bridge) as client, client.responses.stream(model="m", input=PROMPT) as told:
-            for _ in told:
-                pass
-
-    provider.says(*replies)
+    provider.says(turn(RESPONSES, 1, LOOK), turn(RESPONSES, 2, ANSWER))
     told = await asyncio.to_thread(events)
     assert (told[0].type, told[0].response.id) == ("response.created", "resp_1")
     assert (told[-1].type, told[-1].response.id) == ("response.completed", "resp_2")
     assert [event.sequence_number for event in told] == list(range(len(told)))
-    provider.says(*replies)
-    with pytest.raises(RuntimeError, match="identity changed"):
-        await asyncio.to_thread(helped)
+
+
+@pytest.mark.parametrize("tools_then", [True, False], ids=["with tools", "without tools"])
+async def test_a_response_has_one_id_which_leads_to_all_that_was_said(
+    provider: Provider, recorder: ListRecorder, tmp_path: Path, tools_then: bool
+) -> None:
+    """OpenAI's stream helper wants one id throughout; the next request goes on from it, through another process."""
+    memories = SQLiteTurnMemory(tmp_path / "aibridge.db"), SQLiteTurnMemory(tmp_path / "aibridge.db")
+
+    def helped(url: str) -> Any:
+        with gpt(url) as client, client.responses.stream(model="m", input=PROMPT) as told:
+            return told.get_final_response()
+
+    def go_on(url: str, response_id: str) -> Any:
+        with gpt(url) as client:
+            return client.responses.create(model="m", input="And then?", previous_response_id=response_id)
+
+    provider.says(turn(RESPONSES, 1, LOOK), turn(RESPONSES, 2, ANSWER), turn(RESPONSES, 3, ANSWER, stream=False))
+    async with bridged_with(Tools(), provider.url, recorder, memory=memories[0]) as url:
+        response = await asyncio.to_thread(helped, url)
+    assert (response.id, response.output_text) == ("resp_1", "I look.At six.")
+    tools = Tools()
+    if not tools_then:
+        tools.remove_all()
+    async with bridged_with(tools, provider.url, recorder, memory=memories[1]) as url:
+        await asyncio.to_thread(go_on, url, response.id)
+    assert provider.asked[-1].json()["previous_response_id"] == "resp_2"
+    for memory in memories:
+        memory.close()

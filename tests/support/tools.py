@@ -41,6 +41,10 @@ class Tools:
     def catalogue(self) -> Catalogue:
         return self._catalogue
 
+    def remove_all(self) -> None:
+        """Have no tools any more, as when the server is down."""
+        self._catalogue = Catalogue()
+
     async def call(self, tool: InjectedTool, arguments: str, actor: Actor) -> Outcome:
         self.begun.append((tool.name, arguments, actor.id))
         try:

@@ -28,6 +28,7 @@ from aibridge.bridge.facts import Facts
 from aibridge.bridge.headers import NOT_FORWARDED, as_text, by_name
 from aibridge.bridge.interception import Carrier
 from aibridge.bridge.passthrough import Proxied
+from aibridge.bridge.response_ids import led_on
 from aibridge.bridge.routing import Route, Routes, path_of
 from aibridge.bridge.tool_run import ToolRun
 from aibridge.clients import identify
@@ -297,6 +298,8 @@ class RequestBridge:
         headers = by_name(address.fields)
         plain = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
         request = dialect.parse(plain)
+        if self._memory:
+            request = await led_on(self._memory, actor, request)
         if request.body is not plain or route.via:  # what was edited, or may be, goes upstream unpacked
             body = request.body
             address.unpacked()

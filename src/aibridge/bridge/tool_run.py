@@ -7,6 +7,7 @@ from time import perf_counter
 
 from aibridge.actor import Actor
 from aibridge.bridge.facts import Facts
+from aibridge.bridge.response_ids import remember_id
 from aibridge.mcp.toolbox import Catalogue, InjectedTool, Outcome, Toolbox
 from aibridge.recording.memory import TurnMemory
 from aibridge.wire.dialect import ToolCall, Turn
@@ -28,6 +29,7 @@ class ToolRun:
         max_turns: int,
     ) -> None:
         self.merge = merge
+        merge.remembers = memory is not None
         self.turn = 0
         """Which turn runs, counted from 1."""
         self.goes_on = True
@@ -50,6 +52,8 @@ class ToolRun:
         """The message is at its end: keep what the client is not shown of it."""
         if self._memory and (hidden := self.merge.remembered()):
             await self._memory.remember(self._actor.id, hidden.keys, hidden.hidden)
+        if self._memory and self.merge.renamed:
+            await remember_id(self._memory, self._actor, *self.merge.renamed)
 
     def begin_turn(self) -> bytes:
         """The body of the next turn's request. In the last turn that there may be, no tool is offered."""

@@ -59,7 +59,7 @@ class ChatCompletions:
         """What makes one message of the turns, where the gateway offers tools; None where the request forbids them."""
         from aibridge.wire.merged import chat_completions as merged
 
-        return merged.MergedCompletion(request, tools) if merged.may_offer(request.body) else None
+        return merged.MergedCompletion.offering(request, tools)
 
     def error_body(self, fault: Fault, request_id: str) -> bytes:
         """A fault as OpenAI tells one."""

@@ -94,6 +94,8 @@ class Request(msgspec.Struct, frozen=True):
     """The user's own words, where the request's last message holds them."""
     correlating_tool_call_id: str | None = None
     hints: SessionHints = SessionHints()
+    goes_on_from: str | None = None
+    """The earlier response that this one goes on from, by the id that the client knows (`previous_response_id`)."""
     withholds_usage: bool = False
     """The gateway asked for a usage chunk that the client did not ask for, and must not see."""
 

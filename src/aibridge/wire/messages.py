@@ -56,7 +56,7 @@ class Messages:
         """What makes one message of the turns, where the gateway offers tools; None where the request forbids them."""
         from aibridge.wire.merged import messages as merged
 
-        return merged.MergedMessage(request, tools) if merged.may_offer(request.body) else None
+        return merged.MergedMessage.offering(request, tools)
 
     def error_body(self, fault: Fault, request_id: str) -> bytes:
         """A fault in the shape of https://platform.claude.com/docs/en/api/errors."""

@@ -41,6 +41,7 @@ class Responses:
             prompt=prompt,
             correlating_tool_call_id=answered,
             hints=SessionHints(client_session_id=session, prompt_cache_key=members.prompt_cache_key),
+            goes_on_from=members.previous_response_id,
         )
 
     def stream_reader(self, request: Request) -> Reader:
@@ -55,7 +56,7 @@ class Responses:
         """What makes one message of the turns, where the gateway offers tools; None where the request forbids them."""
         from aibridge.wire.merged import responses as merged
 
-        return merged.MergedResponse(request, tools) if merged.may_offer(request.body) else None
+        return merged.MergedResponse.offering(request, tools)
 
     def error_body(self, fault: Fault, request_id: str) -> bytes:
         """A fault as OpenAI tells one."""
@@ -75,6 +76,12 @@ class Responses:
         return end_event(reader) + sse.write(json_bytes.encode(failed), "response.failed")
 
 
+def going_on_from(request: Request, response_id: str) -> Request:
+    """The request with another id as that of the response that it goes on from."""
+    body = json_bytes.set_member(request.body, "previous_response_id", json_bytes.encode(response_id))
+    return msgspec.structs.replace(request, body=body, goes_on_from=response_id)
+
+
 class _ClientMetadata(msgspec.Struct):
     session_id: str | None = None
 
@@ -84,6 +91,7 @@ class _Body(msgspec.Struct):
     stream: Any = None
     input: str | list[msgspec.Raw] = []
     prompt_cache_key: str | None = None
+    previous_response_id: str | None = None
     client_metadata: _ClientMetadata | None = None
 
 

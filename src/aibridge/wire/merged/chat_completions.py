@@ -13,7 +13,6 @@ from aibridge.wire import json_bytes, sse
 from aibridge.wire.body import last_text, texts
 from aibridge.wire.chat_completions import DONE, Call, ChatCompletions, ChatDocument, ChatStream, Completion
 from aibridge.wire.dialect import Reader, Request
-from aibridge.wire.merged.choice import forbids_others
 from aibridge.wire.merged.merge import (
     Answered,
     Merge,
@@ -38,14 +37,6 @@ class _Tool(msgspec.Struct):
     custom: _Function | None = None
 
 
-class _Members(msgspec.Struct):
-    tools: list[_Tool] | None = None
-    tool_choice: Any = None
-    functions: Any = None
-    prediction: Any = None
-    n: int | None = None
-
-
 class _Message(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
     tool_calls: list[msgspec.Raw] | None = None
@@ -68,7 +59,6 @@ class _Chunk(msgspec.Struct):
     choices: list[_Delta] = []
 
 
-_members = msgspec.json.Decoder(_Members)
 _document = msgspec.json.Decoder(_Document)
 _message = msgspec.json.Decoder(_Message)
 _tools = msgspec.json.Decoder(list[_Tool] | None)
@@ -101,20 +91,6 @@ _hidden = msgspec.json.Decoder(_Hidden)
 
 _NOT_JOINED = frozenset({"role", "id", "type", "index"})
 """Members of deltas that are told whole, by some servers more than once."""
-
-
-def may_offer(body: bytes) -> bool:
-    """The request does not forbid tools, nor asks for several answers or for functions of the old kind.
-
-    With a predicted output the provider takes no tools.
-    Source: https://platform.openai.com/docs/guides/predicted-outputs
-    """
-    try:
-        members = json_bytes.decode(_members, body)
-    except msgspec.DecodeError:
-        return False
-    excluded = forbids_others(members.tool_choice) or members.functions or members.prediction
-    return not excluded and members.n in (None, 1)
 
 
 @lru_cache(maxsize=16)
@@ -195,6 +171,15 @@ class MergedCompletion(Merge):
                 trail.add("assistant", [text])
                 keys[-1] = [call.id or "" for call in message.tool_calls or ()] or ([trail.place] if text else [])
         return keys
+
+    def _may_offer(self) -> bool:
+        """The request does not forbid tools, nor asks for several answers or for functions of the old kind.
+
+        With a predicted output the provider takes no tools.
+        Source: https://platform.openai.com/docs/guides/predicted-outputs
+        """
+        excluded = self._value("functions") or self._value("prediction")
+        return super()._may_offer() and not excluded and self._value("n") in (None, 1)
 
     def _names_taken(self) -> frozenset[str]:
         tools = json_bytes.decode(_tools, self._member("tools") or b"null") or ()

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.dialect import Reader, Request, ToolCall, Turn
 from aibridge.wire.document import DocumentReader
-from aibridge.wire.merged.choice import ANY, demanded
+from aibridge.wire.merged.choice import ANY, demanded, forbids_others
 from aibridge.wire.sse import EventTooLarge
 from aibridge.wire.stream import StreamReader
 from aibridge.wire.tools import OfferedTool, OfferedTools, ToolResult
@@ -103,6 +103,20 @@ class Merge(ABC):
     broken_off: frozenset[str]
     """Stop reasons of a turn that the provider broke off: its calls may not be whole, and none is run."""
 
+    remembers = False
+    """What the client is not shown of this message will be known to its later requests."""
+    renamed: tuple[str, str] | None = None
+    """The id by which the client knows the message, and the provider's own, where a later request may go on from it."""
+
+    @classmethod
+    def offering(cls, request: Request, tools: Sequence[OfferedTool]) -> Self | None:
+        """What makes one message of the turns, where tools may be offered; None where the request forbids that."""
+        try:
+            merge = cls(request, tools)
+            return merge if merge._may_offer() else None
+        except msgspec.DecodeError:  # the provider will say what is wrong with it
+            return None
+
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
         self.request = request
         self._given = request.body
@@ -140,7 +154,7 @@ class Merge(ABC):
 
         To demand it again would be to go on for ever.
         """
-        called = demanded(json_bytes.decode(_any, self._member("tool_choice") or b"null"))
+        called = demanded(self._value("tool_choice"))
         if called or self._has_own_tools:
             return called in self.names
         return called == ANY or not self._offering
@@ -238,6 +252,10 @@ class Merge(ABC):
     def remembered(self) -> Remembered | None:
         """What is to be remembered of this message, once it is at its end; None where nothing was hidden."""
 
+    def _may_offer(self) -> bool:
+        """The request does not forbid tools. May raise `msgspec.DecodeError`."""
+        return not forbids_others(self._value("tool_choice"))
+
     @abstractmethod
     def _names_taken(self) -> frozenset[str]:
         """Names of the client's own tools."""
@@ -262,6 +280,10 @@ class Merge(ABC):
     def _member(self, name: str) -> bytes:
         """A member of the client's request; empty where it is missing."""
         return self._given[slice(*self._spans.get(name, (0, 0)))]
+
+    def _value(self, name: str) -> Any:
+        """A short member of the client's request, decoded; None where it is missing."""
+        return json_bytes.decode(_any, self._member(name) or b"null")
 
     def _with(self, members: Mapping[str, bytes]) -> bytes:
         """The client's request with some members set, and no other byte changed."""

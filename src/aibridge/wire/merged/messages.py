@@ -11,7 +11,6 @@ import msgspec
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.body import last_text
 from aibridge.wire.dialect import Reader, Request, Turn
-from aibridge.wire.merged.choice import forbids_others
 from aibridge.wire.merged.merge import (
     Answered,
     Merge,
@@ -34,11 +33,6 @@ class _Tool(msgspec.Struct):
     name: str = ""
 
 
-class _Members(msgspec.Struct):
-    tools: list[_Tool] | None = None
-    tool_choice: Any = None
-
-
 class _Content(msgspec.Struct):
     content: list[msgspec.Raw] = []
 
@@ -47,7 +41,6 @@ class _Start(msgspec.Struct):
     content_block: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-_members = msgspec.json.Decoder(_Members)
 _content = msgspec.json.Decoder(_Content)
 _deltas = msgspec.json.Decoder(list[dict[str, Any]])
 _start = msgspec.json.Decoder(_Start)
@@ -92,14 +85,6 @@ _asked = msgspec.json.Decoder(_Asked)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _object = msgspec.json.Decoder(dict[str, Any])
 _hidden = msgspec.json.Decoder(list[_HiddenTurn])
-
-
-def may_offer(body: bytes) -> bool:
-    """The request does not forbid tools."""
-    try:
-        return not forbids_others(json_bytes.decode(_members, body).tool_choice)
-    except msgspec.DecodeError:
-        return False
 
 
 @lru_cache(maxsize=16)

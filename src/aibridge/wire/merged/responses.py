@@ -11,7 +11,6 @@ import msgspec
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.body import texts
 from aibridge.wire.dialect import Reader, Request, Turn
-from aibridge.wire.merged.choice import forbids_others
 from aibridge.wire.merged.merge import (
     Answered,
     Merge,
@@ -43,21 +42,13 @@ class Item(msgspec.Struct):
     encrypted_content: str | None = None
 
 
-class _Members(msgspec.Struct):
-    input: str | list[Item] = []
-    tools: list[_Tool] | None = None
-    tool_choice: Any = None
-    background: Any = None
-    conversation: Any = None
-    store: bool | None = None
-
-
 class _Output(msgspec.Struct):
     output: list[msgspec.Raw] = []
     usage: dict[str, Any] | None = None
 
 
-_members = msgspec.json.Decoder(_Members)
+_tools = msgspec.json.Decoder(list[_Tool] | None)
+_items = msgspec.json.Decoder(list[Item])
 _item = msgspec.json.Decoder(Item)
 _output = msgspec.json.Decoder(_Output)
 
@@ -90,15 +81,6 @@ _asked = msgspec.json.Decoder(_Asked)
 _hidden = msgspec.json.Decoder(_Hidden)
 
 
-def may_offer(body: bytes) -> bool:
-    """The request does not forbid tools, and is answered at once."""
-    try:
-        members = json_bytes.decode(_members, body)
-    except msgspec.DecodeError:
-        return False
-    return not forbids_others(members.tool_choice) and members.background is not True
-
-
 @lru_cache(maxsize=16)
 def _fragment(tools: OfferedTools) -> bytes:
     """The tools as elements of a request's `tools`. `strict` would forbid most schemas."""
@@ -110,16 +92,19 @@ def _fragment(tools: OfferedTools) -> bytes:
 
 
 class MergedResponse(Merge):
-    """One response: its events carry the first turn's id, its end the last one's, for that can be gone on from."""
+    """One response, with the first turn's id: OpenAI's SDK wants that of a stream to be the same throughout.
+
+    A whole answer has the last turn's, which is the one that `previous_response_id` can name; and so has the end of a
+    stream where nothing remembers that a later request is to be led there (see `renamed`).
+    """
 
     history = "input"
     broken_off = frozenset({"incomplete"})
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
-        members = self._members = json_bytes.decode(_members, request.body)
         super().__init__(request, tools)
-        self._has_conversation = members.conversation is not None
-        self._stores = members.store is not False
+        self._has_conversation = self._value("conversation") is not None
+        self._stores = self._value("store") is not False
         self.id: str | None = None
         self.next_number: int | None = None
         self.shown_items = 0
@@ -185,11 +170,24 @@ class MergedResponse(Merge):
             response = json_bytes.set_member(response, "usage", json_bytes.encode(self.usage() or None))
         return response
 
+    def with_id(self, response: bytes, turn: Turn) -> bytes:
+        """The final response of a stream, with the id that it began with."""
+        own = turn.response_id
+        if not (self.remembers and self.id and own) or own == self.id:
+            return response
+        self.renamed = (self.id, own) if self._stores else None
+        return json_bytes.set_member(response, "id", json_bytes.encode(self.id))
+
+    def _may_offer(self) -> bool:
+        """The request does not forbid tools, and is answered at once."""
+        return super()._may_offer() and self._value("background") is not True
+
     def _names_taken(self) -> frozenset[str]:
-        members = self._members
-        items = members.input if isinstance(members.input, list) else []
-        inner = [tool for item in items for tool in item.tools or ()]
-        return frozenset(tool.name for tool in [*(members.tools or ()), *inner] if tool.name)
+        tools = json_bytes.decode(_tools, self._member("tools") or b"null") or []
+        given = self._member("input")
+        if b'"tools"' in given and given.startswith(b"["):  # Codex has its tools there
+            tools += [tool for item in json_bytes.decode(_items, given) for tool in item.tools or ()]
+        return frozenset(tool.name for tool in tools if tool.name)
 
     def _with_tools(self, own: bytes) -> bytes:
         """After the client's own, whose prefix the provider then still finds in its cache."""
@@ -398,11 +396,12 @@ class _StreamReader(MergedStream[Event], ResponseStream):
 
     def _end_turn(self, event: Event) -> None:
         merge, passed = self._merge, self._event
+        response = merged = bytes(event.response)
         if event.type != "response.failed":
-            response = bytes(event.response)
             merged = merge.took_output(response, self.turn, self._output or _items_of(response))
-            if merged != response:
-                passed = sse.write(json_bytes.set_member(data_of(passed), "response", merged), event.type)
+        merged = merge.with_id(merged, self.turn)
+        if merged != response:
+            passed = sse.write(json_bytes.set_member(data_of(passed), "response", merged), event.type)
         if merge.waiting:
             merge.held, self._passed = passed, b""
         else:
