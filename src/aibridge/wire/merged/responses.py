@@ -185,7 +185,7 @@ class MergedResponse(Merge):
     def _names_taken(self) -> frozenset[str]:
         tools = json_bytes.decode(_tools, self._member("tools") or b"null") or []
         given = self._member("input")
-        if b'"tools"' in given and given.startswith(b"["):  # Codex has its tools there
+        if given.startswith(b"["):  # Codex has its tools there
             tools += [tool for item in json_bytes.decode(_items, given) for tool in item.tools or ()]
         return frozenset(tool.name for tool in tools if tool.name)
 
