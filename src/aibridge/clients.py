@@ -61,11 +61,15 @@ CLIENTS: tuple[tuple[str, Callable[[_Marks], bool]], ...] = (
     ("LiteLLM", _agent("litellm/")),
     ("OpenAI Agents SDK", _agent("agents/python")),
     ("Cursor", lambda marks: marks.cursor),
-    ("Anthropic SDK", _agent("anthropic/")),
-    ("OpenAI SDK", _agent("openai/")),
+    ("Anthropic SDK", _agent("anthropic/", "asyncanthropic/")),
+    ("OpenAI SDK", _agent("openai/", "asyncopenai/")),
     ("AI SDK", _agent("ai-sdk/")),
     ("Claude Code", _agent("claude")),
 )
+
+
+KEEPS_ONE_ID = frozenset({"OpenAI SDK"})
+"""Clients that give up on a streamed response whose id at the end is not that of its beginning (openai 3.54)."""
 
 
 def _user_id_session(headers: Headers, hints: SessionHints) -> str | None:

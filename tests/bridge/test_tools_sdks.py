@@ -131,4 +131,4 @@ async def test_a_response_has_one_id_which_leads_to_all_that_was_said(
         await asyncio.to_thread(go_on, url, response.id)
     assert provider.asked[-1].json()["previous_response_id"] == "resp_2"
     for memory in memories:
-        memory.close()
+        await memory.aclose()

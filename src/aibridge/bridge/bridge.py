@@ -31,7 +31,7 @@ from aibridge.bridge.passthrough import Proxied
 from aibridge.bridge.response_ids import led_on
 from aibridge.bridge.routing import Route, Routes, path_of
 from aibridge.bridge.tool_run import ToolRun
-from aibridge.clients import identify
+from aibridge.clients import KEEPS_ONE_ID, identify
 from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
@@ -323,7 +323,7 @@ class RequestBridge:
             spans,
         )
         facts.began, facts.waited = began, waited
-        tools = self._tools_for(dialect, request, actor, facts)
+        tools = self._tools_for(dialect, request, actor, facts, keeps_id=client.name in KEEPS_ONE_ID)
         if tools and "content-encoding" in headers:
             address.unpacked()
         url, sent_headers = ("", []) if choice else address(provider, credential)
@@ -360,7 +360,9 @@ class RequestBridge:
         choice = Choice(legs, self._rings, session, address)
         return *choice.expected, choice
 
-    def _tools_for(self, dialect: Dialect, request: Request, actor: Actor, facts: Facts) -> ToolRun | None:
+    def _tools_for(
+        self, dialect: Dialect, request: Request, actor: Actor, facts: Facts, *, keeps_id: bool
+    ) -> ToolRun | None:
         """The tools that are offered with a request; None where there are none, or it forbids them."""
         if self._toolbox is None:
             return None
@@ -368,7 +370,7 @@ class RequestBridge:
         merge = dialect.merge(request, catalogue.offers) if catalogue.tools else None
         if merge is None:
             return None
-        return ToolRun(merge, catalogue, self._toolbox, self._memory, actor, facts, self._max_turns)
+        return ToolRun(merge, catalogue, self._toolbox, self._memory, actor, facts, self._max_turns, keeps_id=keeps_id)
 
 
 def _unpacked(body: bytes, content_encoding: str, limit: int) -> bytes:

@@ -27,9 +27,11 @@ class ToolRun:
         actor: Actor,
         facts: Facts,
         max_turns: int,
+        *,
+        keeps_id: bool = False,
     ) -> None:
         self.merge = merge
-        merge.remembers = memory is not None
+        merge.keeps_id = keeps_id and memory is not None
         self.turn = 0
         """Which turn runs, counted from 1."""
         self.goes_on = True

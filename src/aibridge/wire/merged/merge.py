@@ -103,8 +103,8 @@ class Merge(ABC):
     broken_off: frozenset[str]
     """Stop reasons of a turn that the provider broke off: its calls may not be whole, and none is run."""
 
-    remembers = False
-    """What the client is not shown of this message will be known to its later requests."""
+    keeps_id = False
+    """The client wants a stream to end with the id that it began with; `renamed` is then remembered."""
     renamed: tuple[str, str] | None = None
     """The id by which the client knows the message, and the provider's own, where a later request may go on from it."""
 

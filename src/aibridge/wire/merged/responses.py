@@ -92,10 +92,9 @@ def _fragment(tools: OfferedTools) -> bytes:
 
 
 class MergedResponse(Merge):
-    """One response, with the first turn's id: OpenAI's SDK wants that of a stream to be the same throughout.
+    """One response: its events carry the first turn's id, its end the last one's, for that can be gone on from.
 
-    A whole answer has the last turn's, which is the one that `previous_response_id` can name; and so has the end of a
-    stream where nothing remembers that a later request is to be led there (see `renamed`).
+    Some clients want the end of a stream to carry the first one's as well (`keeps_id`).
     """
 
     history = "input"
@@ -173,7 +172,7 @@ class MergedResponse(Merge):
     def with_id(self, response: bytes, turn: Turn) -> bytes:
         """The final response of a stream, with the id that it began with."""
         own = turn.response_id
-        if not (self.remembers and self.id and own) or own == self.id:
+        if not (self.keeps_id and self.id and own) or own == self.id:
             return response
         self.renamed = (self.id, own) if self._stores else None
         return json_bytes.set_member(response, "id", json_bytes.encode(self.id))
