@@ -167,7 +167,7 @@ class ChatStream(StreamReader[Completion]):
         self._by_index: dict[tuple[int, int], int] = {}
         """Which call a piece is of, by the index of its choice and its own."""
         self._pieces_of: list[int] = []
-        """Which call each piece of the event that was read last is of, counted from 0."""
+        """Which call each piece in the first choice of the last event is of, counted from 0."""
 
     def _read(self, event: Completion) -> None:
         turn = self.turn
@@ -182,7 +182,9 @@ class ChatStream(StreamReader[Completion]):
         for choice in event.choices or ():
             turn.stop_reason = choice.finish_reason or turn.stop_reason
             if choice.delta and choice.delta.tool_calls:
-                self._pieces_of = [self._add(choice.index, piece) for piece in choice.delta.tool_calls]
+                calls = [self._add(choice.index, piece) for piece in choice.delta.tool_calls]
+                if event.choices and choice is event.choices[0]:
+                    self._pieces_of = calls
 
     def _read_other(self, data: bytes) -> None:
         if data.strip() == DONE:

@@ -206,6 +206,14 @@ def test_calls_that_a_server_of_chat_all_numbers_0_are_told_apart() -> None:
     assert [(call["index"], call["id"]) for call in shown] == [(0, "call_2"), (1, "call_4")]
 
 
+def test_several_choices_that_nobody_asked_for_do_no_harm() -> None:
+    two = [{"index": at, "delta": {"tool_calls": [piece(0, f"call_{at}", OWN, "{}")] * (at + 1)}} for at in (0, 1)]
+    told = sse.write(json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": two}).encode())
+    merge = merge_of(CHAT, CHAT.request(CHAT.asked(PROMPT)))
+    assert read_turn(merge, told + END, stream=True) == told + END
+    assert not merge.waiting
+
+
 def test_a_call_of_chat_that_is_named_late_is_shown_once_it_is_known_whose_it_is() -> None:
     pieces = [piece(0, "call_1", None, ""), piece(1, "call_2", None, ""), piece(0, None, TIDES, "{}")]
     pieces += [piece(1, None, OWN, '{"a"'), piece(1, None, None, ":1}")]
