@@ -9,7 +9,7 @@ import pytest
 
 from support.speech import OWN, PROMPT, SPEECHES, TIDES, Call, Part, Speech, Text, Thinking
 
-from .conversing import converse, heard, history_in, merge_of, result_of
+from .conversing import converse, heard, history_in, merge_of, read_turn, result_of, run_tools
 from .test_one_message import every_speech
 
 MESSAGES, CHAT, RESPONSES = SPEECHES
@@ -127,6 +127,39 @@ def test_no_other_byte_of_the_request_changes(speech: Speech) -> None:
         json.loads(body)[speech.history]
         == json.loads(body_of(speech, [*history, *speech.asked("x")], told.memory))[speech.history]
     )
+
+
+@every_speech
+def test_a_loop_that_was_ended_is_remembered_with_its_last_results(speech: Speech) -> None:
+    """At the bound no turn follows the calls: what they gave stands before the client's next words."""
+    merge = merge_of(speech, speech.request(speech.asked(PROMPT)))
+    told = read_turn(merge, speech.answer(1, LOOK, stream=True), stream=True)
+    run_tools(merge)
+    remembered = merge.remembered()
+    assert remembered
+    answer = speech.returned(speech.heard(told + merge.end(), stream=True))
+    history = [*speech.asked(PROMPT), *answer, *speech.asked("And now?")]
+    restored = history_in(speech, body_of(speech, history, dict.fromkeys(remembered.keys, remembered.hidden)))
+    due = [*speech.asked(PROMPT), *speech.said(LOOK), *results(speech, "call_1"), *speech.asked("And now?")]
+    if speech is MESSAGES:  # where results, and what the user says after them, are one message
+        said = due.pop()["content"]
+        due[-1]["content"].append({"type": "text", "text": said})
+    assert restored == due
+
+
+@pytest.mark.parametrize(
+    "following",
+    [
+        [],
+        [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+    ],
+)
+def test_results_go_to_the_users_message_or_nowhere(following: list[Any]) -> None:
+    told = converse(MESSAGES, MESSAGES.request(MESSAGES.asked(PROMPT)), [MIXED])
+    history = [*MESSAGES.asked(PROMPT), *MESSAGES.returned(heard(MESSAGES, told)), *following]
+    assert history_in(MESSAGES, body_of(MESSAGES, history, told.memory)) == history
 
 
 @pytest.mark.parametrize("speech", [MESSAGES, CHAT], ids=["messages", "chat"])

@@ -267,11 +267,15 @@ def _put_back(message: bytes, turns: list[_HiddenTurn], following: bytes | None)
     results = b",".join(bytes(result) for result in turns[-1].results)
     if not results:
         return b",".join(told), None
-    span = json_bytes.member_spans(following).get("content") if following else None
-    if following is None or span is None or not following[slice(*span)].startswith(b"["):
+    if following is None or json_bytes.decode(_said, following).role != "user":
         return None
-    answered = json_bytes.insert_first(following[slice(*span)], results)
-    return b",".join(told), following[: span[0]] + answered + following[span[1] :]
+    begin, end = json_bytes.member_spans(following).get("content", (0, 0))
+    content = following[begin:end]
+    if content.startswith(b'"'):
+        content = b'[{"type":"text","text":%b}]' % content
+    elif not content.startswith(b"["):
+        return None
+    return b",".join(told), following[:begin] + json_bytes.insert_first(content, results) + following[end:]
 
 
 class _Block:
