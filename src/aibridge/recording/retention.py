@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from aibridge.recording.contents import Mark
-from aibridge.recording.stores import sqlite_path
+from aibridge.recording.stores import is_postgresql, sqlite_path
 
 EXPIRED: Mark = "expired"
 """What `metadata["contents"]` says of a record whose contents' time is over."""
@@ -34,13 +34,16 @@ def limits(now: datetime, contents: float, figures: float) -> Limits:
     )
 
 
+Of: TypeAlias = Literal["rows", "contents"]
+"""What of a table is removed: whole rows, or the contents of rows that stay."""
+
+
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
-    """What is removed of one table: whole rows, or the contents of rows that stay."""
+    """What is removed of one table."""
 
     table: str
     """Without `aibridge_` before its name."""
-    of: str
-    """`rows` or `contents`."""
+    of: Of
     rows: int
     bytes: int
     """About how much room that gives back, in bytes."""
@@ -58,12 +61,13 @@ class Pruner(Protocol):
     def prune(self, limits: Limits) -> AsyncIterator[Removal]:
         """Remove it step by step. Between two steps nothing is locked, so the caller sets the pace."""
 
-    async def aclose(self) -> None:
-        """Give back what the pruner holds."""
-
 
 def pruner_for(url: str) -> Pruner:
     """The pruner for the store that a setting `storage.url` means."""
+    if is_postgresql(url):
+        from aibridge.recording.postgres.retention import PostgresPruner
+
+        return PostgresPruner(url)
     from aibridge.recording.sqlite_retention import SQLitePruner
 
     return SQLitePruner(sqlite_path(url))

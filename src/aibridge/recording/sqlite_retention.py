@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from aibridge.errors import RecordingError
-from aibridge.recording.retention import EXPIRED, Limits, Removal
+from aibridge.recording.retention import EXPIRED, Limits, Of, Removal
 from aibridge.records import least_id
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ BATCH = 500
 STRIDE = 5000
 """Rows that are looked through at once for contents."""
 
-_BUSY_TIMEOUT = 5.0
+_BUSY_TIMEOUT = 30.0
+"""How long a step waits for its turn, in seconds: SQLite gives it to whoever asks at the right moment."""
 _SHORTEST_MEMORY = 24 * 3600.0
 """Seconds after which rows are looked through again that had no contents: some may have arrived late."""
 
@@ -85,9 +86,6 @@ class SQLitePruner:
             for table in _TEXTS:
                 async for removal in self._empty(table, beyond):
                     yield removal
-
-    async def aclose(self) -> None:
-        """There is nothing to give back: a connection lives for one step."""
 
     async def _delete(self, table: str, beyond: str) -> AsyncIterator[Removal]:
         while True:
@@ -173,7 +171,7 @@ def _empty(db: sqlite3.Connection, table: str, ids: list[str]) -> Removal:
 
 
 def _measured(
-    db: sqlite3.Connection, table: str, of: str, where: str, columns: tuple[str, ...], values: tuple[str, ...]
+    db: sqlite3.Connection, table: str, of: Of, where: str, columns: tuple[str, ...], values: tuple[str, ...]
 ) -> Removal:
     size = " + ".join(f"coalesce(length(CAST({column} AS BLOB)), 0)" for column in columns)
     query = f"SELECT count(*), coalesce(sum({size}), 0) FROM aibridge_{table} WHERE {where}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aibridge.recording.retention import Limits, Removal, pruner_for
+from aibridge.recording.retention import Limits, Of, Removal, pruner_for
 
 _REST = 0.005
 """Seconds between two steps, in which others may write."""
@@ -17,19 +17,16 @@ def pruned(url: str, limits: Limits, *, dry_run: bool) -> list[Removal]:
 
 async def _pruned(url: str, limits: Limits, *, dry_run: bool) -> list[Removal]:
     pruner = pruner_for(url)
-    try:
-        if dry_run:
-            return await pruner.expired(limits)
-        sums: dict[tuple[str, str], Removal] = {}
-        async for each in pruner.prune(limits):
-            before = sums.get((each.table, each.of))
-            sums[each.table, each.of] = Removal(
-                table=each.table,
-                of=each.of,
-                rows=each.rows + (before.rows if before else 0),
-                bytes=each.bytes + (before.bytes if before else 0),
-            )
-            await asyncio.sleep(_REST)
-        return list(sums.values())
-    finally:
-        await pruner.aclose()
+    if dry_run:
+        return await pruner.expired(limits)
+    sums: dict[tuple[str, Of], Removal] = {}
+    async for each in pruner.prune(limits):
+        before = sums.get((each.table, each.of))
+        sums[each.table, each.of] = Removal(
+            table=each.table,
+            of=each.of,
+            rows=each.rows + (before.rows if before else 0),
+            bytes=each.bytes + (before.bytes if before else 0),
+        )
+        await asyncio.sleep(_REST)
+    return list(sums.values())

@@ -29,17 +29,14 @@ class Retention:
 
     async def run(self) -> None:
         """Prune now and then until cancelled. What goes wrong is told in the log, and tried again the next time."""
-        try:
-            while True:
-                try:
-                    await self.prune()
-                except RecordingError as error:
-                    _log.warning("what has had its time stays for now: %s", error)
-                except Exception:  # noqa: BLE001  # retention must not end with one fault
-                    _log.exception("what has had its time stays for now")
-                await asyncio.sleep(EVERY)
-        finally:
-            await self._pruner.aclose()
+        while True:
+            try:
+                await self.prune()
+            except RecordingError as error:
+                _log.warning("what has had its time stays for now: %s", error)
+            except Exception:  # noqa: BLE001  # retention must not end with one fault
+                _log.exception("what has had its time stays for now")
+            await asyncio.sleep(EVERY)
 
     async def prune(self) -> None:
         """Remove what has had its time by now, unless somebody else is about it."""

@@ -39,6 +39,18 @@ def week_of(record_id: str) -> int | None:
         return None
 
 
+def week_at(time: datetime) -> int:
+    """The number of the week of a time: the weeks below it are wholly before."""
+    return (int(time.timestamp() * 1000) + _OFFSET) // _MILLISECONDS
+
+
+async def weeks_of(connection: Connection, table: str) -> list[int]:
+    """The weeks that a table has partitions for, the oldest first."""
+    partitions = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::text::regclass"
+    dates = [name.rpartition("_")[2] for (name,) in await connection.fetch(partitions, table)]
+    return sorted((datetime.strptime(f"{date}+0000", "%Y%m%d%z") - _EPOCH) // _WEEK for date in dates if date.isdigit())
+
+
 def first_id(week: int) -> str:
     """The least id of a week."""
     digits = f"{max(0, week * _MILLISECONDS - _OFFSET):012x}"
