@@ -147,6 +147,23 @@ def test_a_loop_that_was_ended_is_remembered_with_its_last_results(speech: Speec
     assert restored == due
 
 
+@pytest.mark.parametrize("speech", [MESSAGES, RESPONSES], ids=["messages", "responses"])
+def test_a_compacted_conversation_goes_on_without_what_it_left_out(speech: Speech) -> None:
+    """The provider sums up what was said; a client may drop all before that, and hidden calls with it."""
+    told = converse(speech, speech.request(speech.asked(PROMPT)), [LOOK, [Text("At six.")]])
+    compaction = {"type": "compaction", "content": "c", "encrypted_content": "eA=="}
+    answer = speech.returned(heard(speech, told))
+    if speech is MESSAGES:
+        answer[0]["content"] = [compaction, *answer[0]["content"]]
+    else:
+        answer = [compaction, *answer]
+    for kept in ([*speech.asked(PROMPT), *answer], answer):
+        history = [*kept, *speech.asked("And now?")]
+        body = body_of(speech, history, told.memory)
+        assert body.count(b"call_1") in (0, 3), "a call without its result, or the reverse"
+        assert body.count(b"compaction") == 1
+
+
 @pytest.mark.parametrize(
     "following",
     [

@@ -77,6 +77,28 @@ def test_tools_that_codex_declares_in_its_input_are_the_clients_own_too() -> Non
     assert names_in(merge.body) == [HARBOURS]
 
 
+def test_tools_in_a_namespace_are_the_clients_own_too() -> None:
+    inner = [{"type": "function", "name": TIDES}]
+    space = {"type": "namespace", "name": "sea", "tools": inner}
+    for request in (
+        RESPONSES_SPEECH.request([{"type": "additional_tools", "tools": [space]}], tools=()),
+        json.dumps({"model": "m", "tools": [space], "input": PROMPT}).encode(),
+    ):
+        merge = merge_of(RESPONSES_SPEECH, request)
+        assert merge.names == {HARBOURS}
+
+
+def test_tools_that_are_found_by_searching_stay_as_they_are() -> None:
+    """Claude Code defers most of its tools; those of the gateway are there at once, whoever searches."""
+    search = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+    deferred = {"name": TIDES, "input_schema": {"type": "object"}, "defer_loading": True}
+    request = {"model": "m", "tools": [search, deferred], "messages": MESSAGES_SPEECH.asked(PROMPT)}
+    merge = merge_of(MESSAGES_SPEECH, json.dumps(request).encode())
+    offered, *own = json.loads(merge.body)["tools"]
+    assert (offered["name"], own) == (HARBOURS, [search, deferred])
+    assert "defer_loading" not in offered
+
+
 @pytest.mark.parametrize(
     ("name", "members"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,8 @@ from aibridge.wire.tools import ImagePart, OfferedTool, OfferedTools, ToolResult
 
 class _Tool(msgspec.Struct):
     name: str | None = None
+    tools: list[_Tool] | None = None
+    """Of a namespace."""
 
 
 class Item(msgspec.Struct):
@@ -186,7 +188,7 @@ class MergedResponse(Merge):
         given = self._member("input")
         if given.startswith(b"["):  # Codex has its tools there
             tools += [tool for item in json_bytes.decode(_items, given) for tool in item.tools or ()]
-        return frozenset(tool.name for tool in tools if tool.name)
+        return frozenset(_names_of(tools))
 
     def _with_tools(self, own: bytes) -> bytes:
         """After the client's own, whose prefix the provider then still finds in its cache."""
@@ -251,6 +253,13 @@ class MergedResponse(Merge):
             return []
         keys = [_key_of(item, trail) for item in asked]
         return [[key] if key else [] for key in keys]
+
+
+def _names_of(tools: Iterable[_Tool]) -> Iterator[str]:
+    for tool in tools:
+        if tool.name:
+            yield tool.name
+        yield from _names_of(tool.tools or ())
 
 
 def _key_of(item: _SaidBefore, trail: Trail) -> str | None:
