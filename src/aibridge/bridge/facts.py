@@ -121,13 +121,16 @@ class Facts:
         if request.prompt is not None:
             records.append(PromptUsage(id=new_id(), interception_id=self.id, prompt=request.prompt, created_at=now))
         self.spans.created(request, self._client)
+        self.spans.recording(records)
         try:
-            await self._write(records)
+            await self._record(records)
         except Exception as error:
+            self.spans.recorded(error)
             _log.error("refused an exchange that can not be recorded: %s", error)
             self._metrics.unrecorded.inc(len(records))
             cause = "the exchange can not be recorded at the moment, and is therefore refused"
             raise Fault(Kind.NOT_RECORDED, cause, retry_after=RETRY_AFTER) from error
+        self.spans.recorded()
         self._inflight.inc()
         if request.prompt is not None:
             self._series.prompts().inc()
@@ -222,10 +225,13 @@ class Facts:
         records, self._pending = self._pending, []
         if not records:
             return
+        self.spans.recording(records)
         try:
             with self.uninterrupted():
-                await self._write(records)
+                await self._record(records)
+            self.spans.recorded()
         except Exception as error:  # noqa: BLE001  # a host may bring any recorder
+            self.spans.recorded(error)
             _log.error("lost records of interception %s: %s", self.id, error)
             self._metrics.unrecorded.inc(len(records))
 
@@ -257,15 +263,6 @@ class Facts:
         series.overhead.observe(took - self.waited)
         if _log.isEnabledFor(logging.INFO):
             self._write_line(record, took)
-
-    async def _write(self, records: list[Record]) -> None:
-        self.spans.recording(records)
-        try:
-            await self._record(records)
-        except BaseException as error:
-            self.spans.recorded(error)
-            raise
-        self.spans.recorded()
 
     def first_byte(self) -> bytes:
         """The answer begins: tell what the gateway added to the time until then; as a `Server-Timing` header's value.

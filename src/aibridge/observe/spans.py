@@ -287,7 +287,8 @@ class _InterceptionSpans(Spans):
     def close(self, error: BaseException | None = None) -> None:
         """See `Spans.close`."""
         told = _told(error) if error else self._error
-        for span in (*self._calls.values(), self._upstream, self._processing, self._creating, self._root):
+        within = (*self._calls.values(), *self._recording, self._upstream, self._processing, self._creating)
+        for span in (*within, self._root):
             if span:
                 span.end(*told)
 
