@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -114,16 +115,19 @@ class Asked:
 class Provider:
     """The listening provider. Without a reply to give it answers 418, which no test expects."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._host, self._port, self._tls = host, port, tls
         self.asked: list[Asked] = []
         self.connections = 0
         """How many there were in all."""
         self._replies: list[Reply] = []
 
     async def __aenter__(self) -> Provider:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+        self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=1 << 20, ssl=self._tls)
         self._serving: set[asyncio.Task[None]] = set()
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.url = f"{'https' if self._tls else 'http'}://{host}:{self.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

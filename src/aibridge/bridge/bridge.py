@@ -43,6 +43,7 @@ from aibridge.recording.recorder import Recorder, batching
 from aibridge.records import new_id
 from aibridge.tracer import TRACE_CONTEXT, Tracer
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy, Breakers
+from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.keys import KeyRing
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
@@ -79,11 +80,12 @@ class RequestBridge:
 
     `routes` are names under which several of the providers are served, one after the other where one fails.
     `toolbox` holds the tools that are injected, for at most `max_turns` turns of an interception; `memory` keeps what
-    clients are not shown of such turns. `time_limits` are for upstreams; `breaker` says when one in trouble is left
-    alone (None for never); below `dump_dir`, whole exchanges are written for debugging. `max_body_size` is in bytes;
-    `grace` is how many seconds exchanges may go on when the host's lifespan ends. `redaction` sees contents before the
-    recorder does. `tracer` gets a span for each step of an exchange, without prompts and the like unless
-    `trace_contents`; with `propagate_traces`, providers are told which trace a request belongs to.
+    clients are not shown of such turns. `time_limits` are for upstreams, and `connecting` says how they are reached;
+    `breaker` says when one in trouble is left alone (None for never); below `dump_dir`, whole exchanges are written for
+    debugging. `max_body_size` is in bytes; `grace` is how many seconds exchanges may go on when the host's lifespan
+    ends. `redaction` sees contents before the recorder does. `tracer` gets a span for each step of an exchange, without
+    prompts and the like unless `trace_contents`; with `propagate_traces`, providers are told which trace a request
+    belongs to.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class RequestBridge:
         memory: TurnMemory | None = None,
         max_turns: int = MAX_TURNS,
         time_limits: TimeLimits | None = None,
+        connecting: Connecting | None = None,
         breaker: BreakerPolicy | None = DEFAULT_POLICY,
         dump_dir: Path | None = None,
         max_body_size: int = MAX_BODY_SIZE,
@@ -119,6 +122,7 @@ class RequestBridge:
         self._homes = Homes()
         self._upstream = Upstream(
             time_limits,
+            connecting=connecting,
             breakers=Breakers(breaker, self._metrics) if breaker else None,
             dump=Dump(dump_dir) if dump_dir else None,
         )

@@ -20,6 +20,7 @@ from aibridge.recording.ledger import Ledger
 from aibridge.recording.memory import CachedTurnMemory, memory_for
 from aibridge.recording.stores import store_for
 from aibridge.server.auth import authentication
+from aibridge.server.connecting import connecting
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Route as RouteSettings
@@ -79,6 +80,7 @@ class Gateway:
                 whole_stream=upstream.whole_stream_timeout,
                 keep_alive=upstream.keepalive_interval,
             ),
+            connecting=connecting(upstream, settings.providers),
             breaker=BreakerPolicy(breaker.failures, breaker.reset, breaker.open, breaker.probes)
             if breaker.enabled
             else None,

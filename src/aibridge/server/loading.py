@@ -151,7 +151,7 @@ class Loading:
             retention=self._section("retention", Retention),
             auth=self._section("auth", Auth),
             metrics=self._section("metrics", Metrics),
-            upstream=self._section("upstream", Upstream),
+            upstream=self._section("upstream", Upstream, _proxies(self._environ)),
             breaker=self._section("breaker", Breaker),
             tracing=self._section("tracing", Tracing, _open_telemetry(self._environ)),
             log=self._section("log", Log),
@@ -388,6 +388,19 @@ class Loading:
             if name and first.setdefault(name, index) != index:
                 taken = f"{values.shown(name)} is already the name of {list_name}[{first[name]}]"
                 self._problem(f"{list_name}[{index}].name", taken, "each needs a name of its own")
+
+
+def _proxies(environ: Mapping[str, str]) -> _Table:
+    """What the variables that most programs know say of proxies; in small letters they win, as elsewhere."""
+    table: _Table = {}
+    for setting, *names in (
+        ("http_proxy", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"),
+        ("https_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
+        ("no_proxy", "no_proxy", "NO_PROXY"),
+    ):
+        if variable := next((name for name in names if environ.get(name)), None):
+            table[setting] = _Given(environ[variable], variable)
+    return table
 
 
 def _open_telemetry(environ: Mapping[str, str]) -> _Table:

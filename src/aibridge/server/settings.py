@@ -127,6 +127,17 @@ class Upstream(Section, frozen=True, kw_only=True):
     """The same of one that is."""
     keepalive_interval: Annotated[float, duration(zero=True)] = 15.0
     """How long an upstream may be silent before the client of a stream gets a keep-alive; 0 sends none."""
+    http_proxy: Annotated[str, values.PROXY] = ""
+    https_proxy: Annotated[str, values.PROXY] = ""
+    """By which providers with an `http` or `https` URL are reached, both by HTTP."""
+    no_proxy: Annotated[str, text("a text of one line", r"[^\0\r\n]*")] = ""
+    """Which hosts are reached without: names, addresses and networks, separated by commas."""
+    ca_file: Annotated[Path | None, values.FILE_OR_NONE] = None
+    """Certificates of authorities that are trusted besides those of the system."""
+    max_connections_per_host: Annotated[int, whole_number(0)] = 0
+    """0 for any number."""
+    dns_ttl: Annotated[float, duration(zero=False)] = 30.0
+    """How long a host is taken to be where it was found."""
 
 
 class Breaker(Section, frozen=True, kw_only=True):
@@ -199,6 +210,12 @@ class Provider(Section, frozen=True, kw_only=True):
     send_actor_headers: Annotated[bool, values.BOOLEAN] = False
     byok: Annotated[bool, values.BOOLEAN] = True
     """False: what the client sends as its credential is dropped."""
+    ca_file: Annotated[Path | None, values.FILE_OR_NONE] = None
+    """Certificates of authorities that are trusted with this provider only."""
+    client_cert: Annotated[Path | None, values.FILE_OR_NONE] = None
+    """By which the gateway shows the provider who it is (mutual TLS)."""
+    client_key: Annotated[Path | None, values.FILE_OR_NONE] = None
+    """Of that certificate; None where its file holds the key too."""
     record_contents: Annotated[bool, values.BOOLEAN] = True
     """Whether the contents of its exchanges are recorded, where contents are at all."""
 

@@ -247,6 +247,9 @@ def _path_or_none(value: Any) -> Path | None:
 PATH_OR_NONE = Kind('the path of a folder, or "" for none', _path_or_none)
 
 
+FILE_OR_NONE = Kind('the path of a file, or "" for none', _path_or_none)
+
+
 def _secret(value: Any) -> Secret:
     _require(isinstance(value, str) and re.fullmatch(r"[!-~]+", value.strip()))
     return Secret(value.strip())
@@ -298,6 +301,18 @@ def check_http_url(value: Any, *, query: bool) -> None:
     _require("@" not in url.netloc, "it holds credentials")
     _require(query or "?" not in value, "it has a query")
     _require("#" not in value, "it has a fragment")
+
+
+def _proxy(value: Any) -> str:
+    _require(isinstance(value, str))
+    url = value if "://" in value or not value else f"http://{value}"
+    if url:
+        _require(re.fullmatch(r"http://[!-~]+", url))
+        _require(urlsplit(url).hostname, "it has no host")
+    return url
+
+
+PROXY = Kind('an http URL, which may hold credentials, or "" for none', _proxy, shown=shown_url)
 
 
 def _base_url(value: Any) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -17,12 +16,14 @@ from msgspec.structs import replace
 from multidict import CIMultiDict
 from yarl import URL
 
-from aibridge.errors import Fault, Kind
+from aibridge.errors import Fault
 from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
 from aibridge.upstream.attempts import Attempts, Way
 from aibridge.upstream.breaker import Breakers, Call, Key
+from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.exchange import Follower, UpstreamRequest
+from aibridge.upstream.faults import SilentError, fault_of
 
 __all__ = ["Answer", "Retried", "TimeLimits", "Upstream", "UpstreamRequest"]
 
@@ -119,7 +120,7 @@ class Answer:
         try:
             data = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise self._failed(fault_of(error, self._provider, self._limits)) from error
+            raise self._failed(fault_of(error, self._provider, self._limits.connect)) from error
         finally:
             self._silent_since = None
         for follower in self._followers:
@@ -144,12 +145,12 @@ class Answer:
             return
         if now >= self._deadline:
             said = f"{self._provider} did not end its answer within the whole limit of {self._whole:g} s"
-            self._content.set_exception(_SilentError(said))
+            self._content.set_exception(SilentError(said))
         elif since is None:
             self._arm(now)
         elif now - since >= self._limits.idle:
             said = f"{self._provider} was silent for longer than the idle limit of {self._limits.idle:g} s"
-            self._content.set_exception(_SilentError(said))
+            self._content.set_exception(SilentError(said))
         elif self._on_silence and now - since >= self._limits.keep_alive * 0.99:
             self._sign = asyncio.ensure_future(self._on_silence())
             next_end = min(now + self._limits.keep_alive, since + self._limits.idle, self._deadline)
@@ -189,9 +190,15 @@ class Upstream:
     """
 
     def __init__(
-        self, limits: TimeLimits | None = None, *, breakers: Breakers | None = None, dump: Dump | None = None
+        self,
+        limits: TimeLimits | None = None,
+        *,
+        connecting: Connecting | None = None,
+        breakers: Breakers | None = None,
+        dump: Dump | None = None,
     ) -> None:
         self.limits = limits or TimeLimits()
+        self._connecting = connecting or Connecting()
         self._breakers, self._dump = breakers, dump
         self._session: aiohttp.ClientSession | None = None
 
@@ -278,7 +285,7 @@ class Upstream:
                 wire = await _as_sent(request, request.interpreter) if request.interpreter else request
             return await self._attempt(wire)
         except (aiohttp.ClientError, OSError) as error:
-            fault = fault_of(error, request.provider, self.limits)
+            fault = fault_of(error, request.provider, self.limits.connect)
             fault.__cause__ = error
             return fault
         except Fault as fault:
@@ -295,6 +302,7 @@ class Upstream:
         headers, body = CIMultiDict(request.headers), request.body
         if len(body) > _PIECE:
             headers["Content-Length"] = str(len(body))
+        url, proxies = URL(request.url, encoded=True), self._connecting.proxies
         limits = self.limits
         whole_is_less = not request.streams and 0 < limits.whole < limits.first_byte
         sent = asyncio.get_running_loop().time()
@@ -302,10 +310,12 @@ class Upstream:
             async with asyncio.timeout(limits.whole if whole_is_less else limits.first_byte):
                 response = await session.request(
                     request.method,
-                    URL(request.url, encoded=True),
+                    url,
                     data=_in_pieces(body) if len(body) > _PIECE else body or None,
                     headers=headers,
                     allow_redirects=False,
+                    proxy=proxies.of(url) if proxies else None,
+                    ssl=self._connecting.tls.get(request.provider, True),
                 )
         except TimeoutError as error:
             if isinstance(error, aiohttp.ClientError):
@@ -313,15 +323,22 @@ class Upstream:
             limit = (
                 f"whole limit of {limits.whole:g}" if whole_is_less else f"first-byte limit of {limits.first_byte:g}"
             )
-            raise _SilentError(f"{request.provider} sent no byte within the {limit} s") from None
+            raise SilentError(f"{request.provider} sent no byte within the {limit} s") from None
         interpreter = request.interpreter
         incoming = interpreter.incoming(response.status, response.raw_headers) if interpreter else None
         return Answer(response, request, limits, sent, incoming)
 
     def _open(self) -> aiohttp.ClientSession:
+        connecting, limit = self._connecting, self.limits.connect
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self.limits.connect),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                limit_per_host=connecting.per_host,
+                ttl_dns_cache=connecting.dns_ttl,  # type: ignore[arg-type]  # what it does with it, a float can do
+                resolver=connecting.resolver,
+            ),
+            # `connect` is about looking up the address too, but also about waiting for a connection to become free.
+            timeout=aiohttp.ClientTimeout(connect=None if connecting.per_host else limit, sock_connect=limit),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -361,37 +378,10 @@ async def _as_sent(request: UpstreamRequest, interpreter: Interpreter) -> Upstre
     return replace(request, url=url, headers=headers, body=body)
 
 
-class _SilentError(aiohttp.ClientError):
-    """A time limit has passed; the text names it."""
-
-
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
     """A body that is too long to be written at once, while all other exchanges wait."""
     for start in range(0, len(body), _PIECE):
         yield body[start : start + _PIECE]
-
-
-def fault_of(error: Exception, provider: str, limits: TimeLimits) -> Fault:
-    """What an error of the HTTP client means. Its text names no address, for that is the operator's matter."""
-    if isinstance(error, _SilentError):
-        return Fault(Kind.UPSTREAM_SILENT, str(error))
-    if isinstance(error, TimeoutError):
-        return Fault(
-            Kind.UPSTREAM_FAULT, f"{provider} could not be reached within the connect limit of {limits.connect:g} s"
-        )
-    if isinstance(error, aiohttp.ClientSSLError):
-        return Fault(
-            Kind.UPSTREAM_FAULT, f"no secure connection to {provider}: its TLS certificate or protocol is at fault"
-        )
-    if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno or 0
-        cause = os.strerror(number) if number > 0 else "no address was found for its host"
-        return Fault(Kind.UPSTREAM_FAULT, f"{provider} could not be reached: {cause}")
-    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
-        return Fault(Kind.UPSTREAM_FAULT, f"{provider} closed the connection before its answer was complete")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return Fault(Kind.UPSTREAM_FAULT, f"the answer of {provider} broke off")
-    return Fault(Kind.UPSTREAM_FAULT, f"{provider} did not answer in HTTP: {type(error).__name__}")
 
 
 def _lowered(headers: RawHeaders) -> dict[str, str]:
