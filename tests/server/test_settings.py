@@ -594,6 +594,35 @@ class TestOpenTelemetrysOwnVariables:
         assert told.startswith('tracing.protocol (from OTEL_EXPORTER_OTLP_PROTOCOL): found "http/json"; allowed is')
 
 
+class TestProxies:
+    """The variables that most programs know, and the gateway's own."""
+
+    def test_are_those_of_the_environment(self, settings: Callable[..., Settings]) -> None:
+        read = settings(
+            HTTP_PROXY="proxy.example:3128", https_proxy=f"http://me:{KEY}@proxy.example", NO_PROXY="a.example"
+        ).upstream
+
+        assert (read.http_proxy, read.no_proxy) == ("http://proxy.example:3128", "a.example")
+        assert read.https_proxy == f"http://me:{KEY}@proxy.example"
+        assert KEY not in repr(read)
+
+    def test_are_by_one_variable_where_there_is_no_other(self, settings: Callable[..., Settings]) -> None:
+        read = settings(ALL_PROXY="http://all.example", HTTPS_PROXY="http://tls.example").upstream
+
+        assert (read.http_proxy, read.https_proxy) == ("http://all.example", "http://tls.example")
+
+    def test_can_be_others_or_none(self, settings: Callable[..., Settings]) -> None:
+        read = settings('[upstream]\nhttp_proxy = ""', HTTP_PROXY="http://a.example", HTTPS_PROXY="http://a.example")
+        assert (read.upstream.http_proxy, read.upstream.https_proxy) == ("", "http://a.example")
+        assert settings(HTTPS_PROXY="http://a.example", AIBRIDGE_UPSTREAM_HTTPS_PROXY="").upstream.https_proxy == ""
+
+    @pytest.mark.parametrize("url", [f"socks5://me:{KEY}@proxy.example", f"https://me:{KEY}@proxy.example", "http://"])
+    def test_of_other_kinds_are_refused(self, problems: Callable[..., list[str]], url: str) -> None:
+        (said,) = problems(HTTPS_PROXY=url)
+
+        assert said.startswith("upstream.https_proxy (from HTTPS_PROXY): found ")
+
+
 @pytest.mark.parametrize("told", ["-0.1", "1.5", "half", "true"])
 def test_a_ratio_is_between_nothing_and_all(told: str, problems: Callable[..., list[str]]) -> None:
     (said,) = problems(AIBRIDGE_TRACING_SAMPLE_RATIO=told)

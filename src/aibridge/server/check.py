@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import ssl
 import tempfile
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from aibridge.providers import AnthropicProvider, Credential, Provider
 from aibridge.recording.stores import is_postgresql, sqlite_path
 from aibridge.recording.upgrading import schema_of
 from aibridge.server import values
+from aibridge.server.connecting import connecting
 from aibridge.server.gateway import provider_of, tracing
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings, Storage
+from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
 
 _LIMITS = TimeLimits(connect=5.0, first_byte=10.0)
@@ -59,7 +60,7 @@ def check(settings: Settings) -> int:
     findings = [
         _journal(settings.storage),
         _database(settings.storage),
-        *asyncio.run(_providers(settings.providers)),
+        *asyncio.run(_providers(settings.providers, connecting(settings.upstream, settings.providers))),
         *(asyncio.run(_mcp_servers(settings)) if settings.mcp_servers else ()),
     ]
     for finding in findings:
@@ -134,11 +135,11 @@ def _to_be_made(about: str, path: Path, setting: str) -> Finding:
     return Finding("ok", about, f"{path} will be made at the start")
 
 
-async def _providers(providers: tuple[ProviderSettings, ...]) -> list[Finding]:
+async def _providers(providers: tuple[ProviderSettings, ...], connecting: Connecting) -> list[Finding]:
     if not providers:
         remedy = "write a [[providers]] table, or set ANTHROPIC_API_KEY or OPENAI_API_KEY"
         return [Finding("FAIL", "providers", f"none is configured: {remedy}")]
-    upstream = Upstream(_LIMITS)
+    upstream = Upstream(_LIMITS, connecting=connecting)
     try:
         found = await asyncio.gather(*(_provider(each, upstream) for each in providers))
         return list(chain.from_iterable(found))
@@ -245,10 +246,6 @@ def _told(
 def _remedy(fault: Fault) -> str:
     """What to do where a provider was not reached."""
     match fault.__cause__:
-        case aiohttp.ClientConnectorCertificateError(
-            certificate_error=ssl.SSLCertVerificationError(verify_message=why)
-        ):
-            return f"{why}: where it is of an authority of your own, name that: SSL_CERT_FILE=/path/to/ca.pem"
         case aiohttp.ClientSSLError():
             return "see that its base_url is one of https, and that nothing on the way changes the connection"
         case _:
