@@ -80,8 +80,8 @@ class TestProxies:
 
     async def test_one_that_wants_to_know_who_asks(self, provider: Provider, authority: trustme.CA) -> None:
         provider.says(document(b"well"))
-        async with Proxy(password="me:wel come", everything_is=("127.0.0.1", provider.port)) as proxy:
-            known = proxy.url.replace("//", "//me:wel%20come@")
+        async with Proxy(password="me:open sesame", everything_is=("127.0.0.1", provider.port)) as proxy:
+            known = proxy.url.replace("//", "//me:open%20sesame@")
             async with reaching(Connecting(proxies=Proxies(http=known, https=proxy.url))) as upstream:
                 assert await asked(upstream, "http://tidal.example") == b"well"
                 assert provider.last.header("Proxy-Authorization") is None
