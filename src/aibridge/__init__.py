@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aibridge.observe.metrics import Metrics
     from aibridge.providers import (
         AnthropicProvider,
+        BedrockProvider,
         CopilotProvider,
         Credential,
         ModelRoute,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Actor",
     "AnthropicProvider",
+    "BedrockProvider",
     "BreakerPolicy",
     "CopilotProvider",
     "Credential",
@@ -52,6 +54,7 @@ _HOMES = {
     "aibridge.observe.metrics": ("Metrics",),
     "aibridge.providers": (
         "AnthropicProvider",
+        "BedrockProvider",
         "CopilotProvider",
         "Credential",
         "ModelRoute",

@@ -24,6 +24,7 @@ class Kind(Enum):
     NOT_RECORDED = auto()
     SHUTTING_DOWN = auto()
     BREAKER_OPEN = auto()
+    NO_CREDENTIAL = auto()
     UPSTREAM_FAULT = auto()
     UPSTREAM_SILENT = auto()
     INTERNAL = auto()
@@ -50,6 +51,7 @@ SAID = {
     Kind.NOT_RECORDED: Said(503, "api_error", "api_error", "recording_unavailable"),
     Kind.SHUTTING_DOWN: Said(503, "overloaded_error", "server_error", "service_unavailable"),
     Kind.BREAKER_OPEN: Said(503, "overloaded_error", "server_error", "service_unavailable"),
+    Kind.NO_CREDENTIAL: Said(502, "api_error", "server_error", "server_error"),
     Kind.UPSTREAM_FAULT: Said(502, "api_error", "server_error", "server_error"),
     Kind.UPSTREAM_SILENT: Said(504, "timeout_error", "timeout_error", "timeout_error"),
     Kind.INTERNAL: Said(500, "api_error", "server_error", "server_error"),

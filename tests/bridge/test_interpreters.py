@@ -67,7 +67,7 @@ class Hex:
             f"{self.base_url}/hex{path}", [*headers, ("X-Attempt", str(self.attempts))], body.hex().encode()
         )
 
-    def incoming(self, status: int, headers: RawHeaders) -> HexAnswer | None:
+    def incoming(self, path: str, status: int, headers: RawHeaders) -> HexAnswer | None:
         return HexAnswer(headers) if (b"Content-Type", b"text/x-hex") in headers else None
 
 

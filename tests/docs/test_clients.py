@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aibridge.providers import AnthropicProvider, CopilotProvider, OpenAIProvider
+from aibridge.providers import AnthropicProvider, BedrockProvider, CopilotProvider, OpenAIProvider
 from aibridge.server import simulated_upstream
 from aibridge.server.gateway import Gateway
 from aibridge.server.reports import reading
@@ -65,7 +65,7 @@ async def test_curl(gateway: str, storage: Storage) -> None:
 
 def test_routes() -> None:
     told = {code(row[0])[0]: row[1:] for row in rows(section(page("clients.md"), "Which routes there are"))}
-    types = {each.type: each for each in (AnthropicProvider, OpenAIProvider, CopilotProvider)}
+    types = {each.type: each for each in (AnthropicProvider, BedrockProvider, CopilotProvider, OpenAIProvider)}
     assert told.keys() == types.keys()
     for name, (bridged, passthrough) in told.items():
         assert code(bridged) == list(types[name].bridged)

@@ -429,8 +429,7 @@ class TestProviders:
     @pytest.mark.parametrize(
         ("toml", "said"),
         [
-            ("", 'providers[0].type: it is missing; allowed is "anthropic", "openai" or "copilot"'),
-            ('type = "bedrock"', "this version does not support it yet"),
+            ("", 'providers[0].type: it is missing; allowed is "anthropic", "openai", "copilot" or "bedrock"'),
             ('type = "gemini"', 'providers[0].type ("gemini"): found "gemini"; allowed is "anthropic", "openai"'),
             ("type = 3", "found 3"),
             ('type = "openai"\nname = "Open AI"', "allowed is lower-case letters and digits"),
@@ -473,6 +472,62 @@ class TestProviders:
     def test_have_names_of_their_own(self, problems: Callable[..., list[str]]) -> None:
         assert problems('[[providers]]\ntype = "openai"\n[[providers]]\ntype = "openai"') == [
             'providers[1].name: "openai" is already the name of providers[0]; each needs a name of its own'
+        ]
+
+
+class TestBedrock:
+    def test_takes_its_region_and_key_from_where_aws_clients_do(self, settings: Callable[..., Settings]) -> None:
+        environ = {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-west-2", "AWS_BEARER_TOKEN_BEDROCK": KEY}
+        (provider,) = settings('[[providers]]\ntype = "bedrock"', **environ).providers
+        assert (provider.name, provider.region) == ("bedrock", "eu-west-1")
+        assert provider.base_url == "https://bedrock-runtime.eu-west-1.amazonaws.com"
+        assert provider.api_key == Secret(KEY)
+
+    def test_prefers_its_settings(self, settings: Callable[..., Settings]) -> None:
+        environ = {"AWS_REGION": "eu-west-1", "AWS_BEARER_TOKEN_BEDROCK": "another"}
+        toml = f"""
+            [[providers]]
+            type = "bedrock"
+            region = "us-gov-west-1"
+            base_url = "https://vpce-1.bedrock-runtime.us-gov-west-1.vpce.amazonaws.com/"
+            access_key = "AKIA0123456789"
+            access_key_secret = "{KEY}"
+            model = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+            """
+        (provider,) = settings(toml, **environ).providers
+        assert (provider.region, provider.api_key) == ("us-gov-west-1", None)
+        assert provider.base_url == "https://vpce-1.bedrock-runtime.us-gov-west-1.vpce.amazonaws.com"
+        assert provider.access_key_secret == Secret(KEY)
+        assert KEY not in repr(provider)
+        assert "AKIA" not in repr(provider)
+
+    def test_can_be_had_from_the_environment_alone(self, settings: Callable[..., Settings]) -> None:
+        environ = {"AIBRIDGE_PROVIDERS_BEDROCK_REGION": "eu-central-1", "AIBRIDGE_PROVIDERS_BEDROCK_MODEL": "m"}
+        (provider,) = (each for each in settings(**environ).providers if each.type == "bedrock")
+        assert (provider.region, provider.model) == ("eu-central-1", "m")
+        assert not [each for each in settings().providers if each.type == "bedrock"]
+
+    @pytest.mark.parametrize(
+        ("toml", "said"),
+        [
+            ("", 'providers[0].region ("bedrock"): it is missing; allowed is the name of an AWS region'),
+            ('region = "Frankfurt"', 'found "Frankfurt"; allowed is the name of an AWS region, such as "us-east-1"'),
+            (f'access_key_secret = "{KEY}"', "access_key_secret is set, but no access_key; set access_key as well, or"),
+            ('access_key = "AKIA"', "access_key is set, but no access_key_secret; set access_key_secret as well, or"),
+            (f'session_token = "{KEY}"', "session_token is set, but no access_key"),
+            (
+                f'profile = "p"\naccess_key = "AKIA"\naccess_key_secret = "{KEY}"',
+                "both access_key and profile are set; keep one way to get credentials",
+            ),
+        ],
+    )
+    def test_is_checked(self, problems: Callable[..., list[str]], toml: str, said: str) -> None:
+        (problem,) = (each for each in problems(f'[[providers]]\ntype = "bedrock"\n{toml}') if said in each)
+        assert problem.startswith("providers[0]")
+
+    def test_has_settings_of_its_own(self, problems: Callable[..., list[str]]) -> None:
+        assert problems('[[providers]]\ntype = "openai"\nregion = "us-east-1"') == [
+            'providers[0].region ("openai"): it is a setting of bedrock providers only; remove it'
         ]
 
 

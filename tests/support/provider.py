@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 
 class Break(Enum):
@@ -122,7 +122,7 @@ class Provider:
         """How many there were in all."""
         self._replies: list[Reply] = []
 
-    async def __aenter__(self) -> Provider:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=1 << 20, ssl=self._tls)
         self._serving: set[asyncio.Task[None]] = set()
         self.port: int = self._server.sockets[0].getsockname()[1]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aibridge.wire.json_bytes import decode, insert_first, insert_last, member_spans, set_member
+from aibridge.wire.json_bytes import decode, edit, insert_first, insert_last, member_spans, set_member, without_member
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -71,6 +71,38 @@ def test_a_member_is_set_and_no_other_is_changed(text: bytes, name: str, value: 
 )
 def test_setting_a_member(text: bytes, edited: bytes) -> None:
     assert set_member(text, "a", b"1") == edited
+
+
+names_and_values = st.dictionaries(
+    st.sampled_from(["stream", "stream_options", "model", "new"]), st.none() | values.map(lambda value: [value])
+)
+
+
+@given(objects(), names_and_values)
+def test_several_members_are_set_and_removed_at_once(text: bytes, changes: dict[str, list[Any] | None]) -> None:
+    written = {name: json.dumps(value[0]).encode() if value else None for name, value in changes.items()}
+    edited = edit(text, written)
+
+    due = json.loads(text) | {name: value[0] for name, value in changes.items() if value}
+    assert json.loads(edited) == {name: value for name, value in due.items() if changes.get(name, True)}
+    untouched = {name: span for name, span in member_spans(text).items() if name not in changes}
+    after = member_spans(edited)
+    assert all(text[begin:end] == edited[slice(*after[name])] for name, (begin, end) in untouched.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "edited"),
+    [
+        (b"{}", b"{}"),
+        (b'{ "a": 1 }', b"{ }"),
+        (b'{ "a": 1 , "b": 2 }', b'{ "b": 2 }'),
+        (b'{ "b": 2 , "a": 1 }', b'{ "b": 2 }'),
+        (b'{"c":0, "a": 1, "b": 2}', b'{"c":0, "b": 2}'),
+        (b'{"a":1,"a":2,"b":3,"a":4}', b'{"b":3}'),
+    ],
+)
+def test_removing_a_member(text: bytes, edited: bytes) -> None:
+    assert without_member(text, "a") == edited
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Who is upstream: their routes, addresses, credentials and headers."""
 
 from aibridge.providers.anthropic import AnthropicProvider
+from aibridge.providers.bedrock import BedrockProvider
 from aibridge.providers.copilot import CopilotProvider
 from aibridge.providers.credential import Credential
 from aibridge.providers.interpreter import Incoming, Interpreter, Outgoing
@@ -10,6 +11,7 @@ from aibridge.providers.provider import Provider
 
 __all__ = [
     "AnthropicProvider",
+    "BedrockProvider",
     "CopilotProvider",
     "Credential",
     "Incoming",

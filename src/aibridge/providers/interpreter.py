@@ -50,5 +50,5 @@ class Interpreter(Protocol):
         `path` is below the provider's prefix. Raises `aibridge.errors.Fault` where nothing can be sent.
         """
 
-    def incoming(self, status: int, headers: RawHeaders) -> Incoming | None:
+    def incoming(self, path: str, status: int, headers: RawHeaders) -> Incoming | None:
         """What translates an answer of which this is the head; None where it passes as it comes."""

@@ -20,7 +20,7 @@ import aiohttp
 import click
 
 from aibridge.errors import Fault, RecordingError
-from aibridge.providers import AnthropicProvider, Credential, Provider
+from aibridge.providers import AnthropicProvider, BedrockProvider, Credential, Provider
 from aibridge.recording.stores import is_postgresql, sqlite_path
 from aibridge.recording.upgrading import schema_of
 from aibridge.server import values
@@ -150,6 +150,8 @@ async def _providers(providers: tuple[ProviderSettings, ...], connecting: Connec
 async def _provider(settings: ProviderSettings, upstream: Upstream) -> list[Finding]:
     """Ask a provider for its models, the way the gateway would, with each of its keys."""
     provider = provider_of(settings)
+    if isinstance(provider, BedrockProvider):
+        return [await _bedrock(provider, upstream)]
     credentials = provider.credentials if len(provider.credentials) > 1 else [provider.credential({})]
     names = [settings.api_key_env] if settings.api_key_env else settings.api_key_envs or []
     return await asyncio.gather(
@@ -185,6 +187,17 @@ async def _credential(
     place = place or (f"the place of api_keys[{number - 1}]" if several else "its api_key")
     verdict, told = _told(settings, provider, answer.status, location, place)
     return Finding(verdict, provider.name, f"{where}: {', '.join([_connection(provider), *told])}")
+
+
+async def _bedrock(provider: BedrockProvider, upstream: Upstream) -> Finding:
+    """Ask Bedrock, which lists no models here."""
+    from aibridge.server.check_bedrock import look
+
+    try:
+        verdict, told = await look(provider, upstream)
+    except Fault as fault:
+        return Finding("FAIL", provider.name, f"{provider.base_url}: {fault.message}; {_remedy(fault)}")
+    return Finding(verdict, provider.name, f"{provider.base_url}: {', '.join(told)}")
 
 
 async def _mcp_servers(settings: Settings) -> list[Finding]:

@@ -15,7 +15,14 @@ from aibridge.bridge.bridge import RequestBridge
 from aibridge.errors import SettingsError
 from aibridge.observe import scrape
 from aibridge.observe.metrics import Metrics
-from aibridge.providers import AnthropicProvider, CopilotProvider, ModelRoute, OpenAIProvider, Provider
+from aibridge.providers import (
+    AnthropicProvider,
+    BedrockProvider,
+    CopilotProvider,
+    ModelRoute,
+    OpenAIProvider,
+    Provider,
+)
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.memory import CachedTurnMemory, memory_for
 from aibridge.recording.stores import store_for
@@ -26,6 +33,7 @@ from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Route as RouteSettings
 from aibridge.server.settings import Settings
 from aibridge.server.settings import Tracing as TracingSettings
+from aibridge.server.values import Secret
 from aibridge.server.vitals import Vitals
 from aibridge.tracer import NO_TRACER, Tracer
 from aibridge.upstream.breaker import BreakerPolicy
@@ -158,20 +166,46 @@ class Gateway:
 
 
 def provider_of(settings: ProviderSettings, *, record_contents: bool = True) -> Provider:
-    """The provider that its settings describe; `record_contents` is what is said of all providers."""
-    return TYPES[settings.type](
-        settings.base_url,
-        name=settings.name,
-        api_key=settings.api_key.reveal() if settings.api_key else None,
-        api_keys=[key.reveal() for key in settings.api_keys or ()],
-        max_retries=settings.max_retries,
-        send_actor_headers=settings.send_actor_headers,
-        byok=settings.byok,
-        key_header=settings.key_header,
-        headers={name: value.reveal() for name, value in settings.headers.items()},
-        query=settings.query,
-        record_contents=record_contents and settings.record_contents,
-    )
+    """The provider that its settings describe; `record_contents` is what is said of all providers.
+
+    Raises `SettingsError` where what that takes is not installed.
+    """
+    common: dict[str, Any] = {
+        "name": settings.name,
+        "api_key": _revealed(settings.api_key),
+        "api_keys": [key.reveal() for key in settings.api_keys or ()],
+        "max_retries": settings.max_retries,
+        "send_actor_headers": settings.send_actor_headers,
+        "byok": settings.byok,
+        "key_header": settings.key_header,
+        "headers": {name: value.reveal() for name, value in settings.headers.items()},
+        "query": settings.query,
+        "record_contents": record_contents and settings.record_contents,
+    }
+    if settings.type != "bedrock":
+        return TYPES[settings.type](settings.base_url, **common)
+    assert settings.region
+    try:
+        return BedrockProvider(
+            settings.base_url,
+            region=settings.region,
+            model=settings.model,
+            small_fast_model=settings.small_fast_model,
+            access_key=_revealed(settings.access_key),
+            access_key_secret=_revealed(settings.access_key_secret),
+            session_token=_revealed(settings.session_token),
+            profile=settings.profile,
+            **common,
+        )
+    except ImportError as error:
+        remedy = "install it with pip install 'aibridge[bedrock]', or remove the provider"
+        raise SettingsError(
+            f"providers ({settings.name}): what AWS takes is not installed ({error}); {remedy}"
+        ) from error
+
+
+def _revealed(secret: Secret | None) -> str | None:
+    return secret.reveal() if secret else None
 
 
 def _route_of(settings: RouteSettings, providers: Sequence[Provider]) -> ModelRoute:

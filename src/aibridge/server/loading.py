@@ -10,6 +10,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -42,11 +43,19 @@ BASE_URLS = {
     "anthropic": "https://api.anthropic.com",
     "openai": "https://api.openai.com/v1",
     "copilot": "https://api.githubcopilot.com",
+    "bedrock": "https://bedrock-runtime.{region}.amazonaws.com",
 }
 """Where the providers of each type are, unless `base_url` says otherwise."""
 
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 """With no provider configured: the variables whose presence configures one. Copilot's users bring their own keys."""
+
+AWS_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables that name the region of a bedrock provider, where its setting does not."""
+
+BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
+"""The variable in which AWS' own clients look for a Bedrock API key."""
+
 
 RESERVED_NAMES = frozenset({"healthz", "readyz", "metrics"})
 """Routes of the gateway itself, which no provider can have as its prefix."""
@@ -109,6 +118,12 @@ _LISTS: dict[str, type[Section]] = {"providers": Provider, "routes": Route, "mcp
 
 _KEYS = ("api_key", "api_key_env", "api_keys", "api_key_envs")
 """The ways to name a provider's keys, of which one is taken."""
+
+_AWS_CREDENTIALS = ({*_KEYS}, {"access_key", "access_key_secret", "session_token"}, {"profile"})
+"""The ways to name a Bedrock provider's credentials, of which one is taken at the most."""
+
+_BEDROCKS = {"region", "model", "small_fast_model"}.union(*_AWS_CREDENTIALS[1:])
+"""Settings that no other type has."""
 
 _SPEAKS = {"anthropic": "Messages", "bedrock": "Messages", "openai": "Chat Completions and Responses"}
 """What providers of each type speak; a route leads to such as speak the same."""
@@ -270,7 +285,7 @@ class Loading:
             if key and self._environ.get(key):
                 table["api_key_env"] = _Given(key)
             mentioned = any(variable.startswith(f"PROVIDERS_{type_.upper()}_") for variable in self._variables)
-            if "api_key_env" in table or key is None or mentioned:
+            if "api_key_env" in table or type_ == "copilot" or mentioned:
                 built_in.append(table)
         return built_in
 
@@ -288,6 +303,11 @@ class Loading:
             table["type"] = _Given("anthropic")  # so that the rest can be read
             table.setdefault("name", _Given("unnamed"))
         type_ = table["type"].value
+        if type_ == "bedrock":
+            self._complete_bedrock(where, table, note)
+        else:
+            for setting in sorted(table.keys() & _BEDROCKS):
+                self._problem(f"{where}.{setting}", "it is a setting of bedrock providers only", "remove it", note)
         if isinstance(type_, str) and type_ in BASE_URLS:
             table.setdefault("base_url", _Given(BASE_URLS[type_]))
         else:
@@ -322,6 +342,32 @@ class Loading:
             remedy = f"put the provider's key into {variable}, or name another variable"
             self._problem(setting, f"the variable {variable} {found}", remedy, note)
             return None
+
+    def _complete_bedrock(self, where: str, table: _Table, note: str) -> None:
+        """Look at the settings of a Bedrock provider, and put in what the environment says."""
+        given = [settings & table.keys() for settings in _AWS_CREDENTIALS]
+        if len([settings for settings in given if settings]) > 1:
+            names = " and ".join(min(settings) for settings in given if settings)
+            self._problem(where, f"both {names} are set", "keep one way to get credentials", note)
+        if ("access_key" in table) != ("access_key_secret" in table):
+            one, other = ("access_key", "access_key_secret")[:: 1 if "access_key" in table else -1]
+            allowed = f"set {other} as well, or neither of them to find credentials as AWS' own clients do"
+            self._problem(where, f"{one} is set, but no {other}", allowed, note)
+        elif "session_token" in table and "access_key" not in table:
+            self._problem(where, "session_token is set, but no access_key", "set what it belongs to as well", note)
+        if not any(given) and self._environ.get(BEDROCK_KEY):
+            table["api_key_env"] = _Given(BEDROCK_KEY)
+        variable = next((name for name in AWS_REGIONS if self._environ.get(name)), None)
+        if "region" not in table and variable:
+            table["region"] = _Given(self._environ[variable], variable)
+        kind, region = kinds(Provider)["region"], "us-east-1"  # any would do, so that the rest can be read
+        if "region" not in table:
+            allowed = f"allowed is {kind.allowed}; or set the variable {AWS_REGIONS[0]}"
+            self._problem(f"{where}.region", "it is missing", allowed, note)
+        else:
+            with suppress(ValueError):  # told with all others
+                region = kind.read(table["region"].value)
+        table.setdefault("base_url", _Given(BASE_URLS["bedrock"].format(region=region)))
 
     def _routes(self) -> tuple[Route, ...]:
         tables = self._tables("routes")

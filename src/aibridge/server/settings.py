@@ -185,8 +185,8 @@ class Provider(Section, frozen=True, kw_only=True):
     """One upstream."""
 
     type: Annotated[
-        Literal["anthropic", "openai", "copilot"],
-        one_of("anthropic", "openai", "copilot", later=("bedrock",)),
+        Literal["anthropic", "openai", "copilot", "bedrock"],
+        one_of("anthropic", "openai", "copilot", "bedrock"),
     ]
     name: Annotated[str, _NAME]
     """Unique; also the prefix of its routes."""
@@ -218,6 +218,20 @@ class Provider(Section, frozen=True, kw_only=True):
     """Of that certificate; None where its file holds the key too."""
     record_contents: Annotated[bool, values.BOOLEAN] = True
     """Whether the contents of its exchanges are recorded, where contents are at all."""
+    region: Annotated[
+        str | None, text('the name of an AWS region, such as "us-east-1"', r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
+    ] = None
+    """This and what follows is of Bedrock alone."""
+    model: Annotated[str | None, values.ANY_TEXT] = None
+    """The id or ARN that is asked for, whatever a client asks for."""
+    small_fast_model: Annotated[str | None, values.ANY_TEXT] = None
+    """The same for clients that ask for a Haiku."""
+    access_key: Annotated[Secret | None, values.SECRET] = None
+    """The id of an access key; None to find credentials as AWS' own clients do."""
+    access_key_secret: Annotated[Secret | None, values.SECRET] = None
+    session_token: Annotated[Secret | None, values.SECRET] = None
+    profile: Annotated[str | None, values.ANY_TEXT] = None
+    """Of AWS' shared files, where it is not the default one."""
 
 
 class Route(Section, frozen=True, kw_only=True):

@@ -325,7 +325,8 @@ class Upstream:
             )
             raise SilentError(f"{request.provider} sent no byte within the {limit} s") from None
         interpreter = request.interpreter
-        incoming = interpreter.incoming(response.status, response.raw_headers) if interpreter else None
+        head = (request.endpoint, response.status, response.raw_headers)
+        incoming = interpreter.incoming(*head) if interpreter else None
         return Answer(response, request, limits, sent, incoming)
 
     def _open(self) -> aiohttp.ClientSession:

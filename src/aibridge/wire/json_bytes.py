@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -71,13 +72,33 @@ def set_member(text: bytes, name: str, value: bytes) -> bytes:
 
 def without_member(text: bytes, name: str) -> bytes:
     """The object `text` without its member `name`, and no other byte changed; `text` is known to be valid."""
-    spans = member_spans(text)
-    if name not in spans:
-        return text
-    begin = max((end for _, end in spans.values() if end < spans[name][0]), default=text.index(b"{") + 1)
-    rest = text[spans[name][1] :]
-    first = text[:begin].rstrip().endswith(b"{")
-    return text[:begin] + (rest.lstrip().removeprefix(b",") if first else rest)
+    return edit(text, {name: None})
+
+
+def edit(text: bytes, changes: Mapping[str, bytes | None]) -> bytes:
+    """The object `text` with members set, or removed (None), and no other byte changed; `text` is known to be valid.
+
+    New members go before all others. Of members with one name, the last is set, and all are removed.
+    """
+    members = _spans(text)
+    last = {name: place for place, (name, _, _) in enumerate(members)}
+    begin = at = text.index(b"{") + 1
+    kept: list[bytes] = []
+    for place, (name, start, end) in enumerate(members):
+        value = changes.get(name, text[start:end])
+        if value is not None:
+            if place != last[name]:
+                value = text[start:end]
+            before = text[at:start]
+            if not kept and at != begin:  # what stood before it is gone
+                before = before.lstrip().removeprefix(b",")
+            kept.append(before + value)
+        at = end
+    added = b",".join(
+        encode(name) + b":" + value for name, value in changes.items() if value is not None and name not in last
+    )
+    comma = b"," if added and kept else b""
+    return b"".join((text[:begin], added, comma, *kept, text[at:]))
 
 
 def member_spans(text: bytes) -> dict[str, tuple[int, int]]:
@@ -85,32 +106,37 @@ def member_spans(text: bytes) -> dict[str, tuple[int, int]]:
 
     `text` is known to be a valid JSON object.
     """
-    spans: dict[str, tuple[int, int]] = {}
-    at = text.index(b"{") + 1
+    return {name: (begin, end) for name, begin, end in _spans(text)}
+
+
+def _spans(text: bytes) -> list[tuple[str, int, int]]:
+    """The members of an object in their order, each with the place of its value."""
+    spans = []
+    at = start = text.index(b"{") + 1
     try:
         members = _members.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _member_spans_one_by_one(text, at)
+        return _spans_one_by_one(text, start)
     for name, value in members.items():
         raw = bytes(value)
         key = _KEY.match(text, at)
         if not key or key[1] != encode(name) or not text.startswith(raw, key.end()):
-            return _member_spans_one_by_one(text, text.index(b"{") + 1)  # a name stands twice, or is escaped
+            return _spans_one_by_one(text, start)  # a name stands twice, or is escaped
         at = key.end() + len(raw)
-        spans[name] = key.end(), at
+        spans.append((name, key.end(), at))
     if text[at:].strip() != b"}":  # a name stands twice, with values of which one begins the other
-        return _member_spans_one_by_one(text, text.index(b"{") + 1)
+        return _spans_one_by_one(text, start)
     return spans
 
 
-def _member_spans_one_by_one(text: bytes, at: int) -> dict[str, tuple[int, int]]:
+def _spans_one_by_one(text: bytes, at: int) -> list[tuple[str, int, int]]:
     """The same for what the quick way can not tell apart; each value is decoded."""
     told = text.decode("latin-1")  # a character for each byte, so that offsets agree
-    spans = {}
+    spans = []
     while key := _KEY.match(text, at):
         _, at = _scan(told, key.end())
         name, _ = _scan(told, key.start(1))
-        spans[name] = key.end(), at
+        spans.append((name, key.end(), at))
     return spans
 
 
