@@ -47,6 +47,11 @@ def encode(record: Record) -> bytes:
     return b"%08x %b\n" % (crc32(body), body)
 
 
+def json_of(record: Record) -> str:
+    """A record as the JSON text that a line holds."""
+    return encode(record)[9:-1].decode()
+
+
 def decode(line: bytes) -> Record:
     """Read a line, without its newline; ValueError where it is not an entry as `encode` wrote it."""
     body = line[9:]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from aibridge.errors import RecordingError
 from aibridge.recording.entries import parse
-from aibridge.recording.journal import MIB, Journal
+from aibridge.recording.journal import Journal
 from aibridge.recording.segment import SUFFIX, Segment, UnknownFormatError
-from aibridge.recording.stores import Store, UnstorableError
-from aibridge.records import Record
+from aibridge.recording.stores import Store
+from aibridge.recording.storing import BATCH, keep, store_some
 
 logger = logging.getLogger("aibridge.recording")
 
@@ -24,8 +24,6 @@ _TICK = 0.5
 """Seconds between two attempts to write a journal that could not be written."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts to store what could not be stored."""
-_BATCH = MIB
-"""Bytes of entries that one transaction holds, more or less: some thousands of usual ones."""
 _ADOPTED_AT_ONCE = 8
 
 
@@ -92,7 +90,7 @@ class Follower:
                     time.sleep(_SHORTEST_PAUSE)
                 else:
                     self._stopping.wait(pause)
-            elif self.lag < _BATCH:
+            elif self.lag < BATCH:
                 if not moved:
                     self._wake.wait(_TICK)
                 self._stopping.wait(_GATHER)
@@ -152,7 +150,7 @@ class Follower:
     def _store_all(self) -> bool:
         moved = self._store_backlog()
         for segment in self._journal.segments:
-            moved |= self._store_some(segment)
+            moved |= store_some(segment, self._store) > 0
             if not segment.lag:
                 if not self._journal.is_current(segment):
                     self._journal.forget(segment)
@@ -160,7 +158,7 @@ class Follower:
                 elif self._journal.worth_deleting(segment):
                     self._journal.rotate()
         for segment in list(self._adopted):
-            if not self._store_some(segment):
+            if not store_some(segment, self._store):
                 if segment.lag:
                     logger.warning("%s ends in %d bytes of an entry that was never finished", segment.path, segment.lag)
                 self._adopted.remove(segment)
@@ -174,40 +172,9 @@ class Follower:
         if not entries:
             return False
         records, _ = parse(b"".join(entries))
-        self._keep(records)
+        keep(records, self._store)
         self._journal.settle(mark)
         return True
-
-    def _store_some(self, segment: Segment) -> bool:
-        records: list[Record] = []
-        offset, damaged = segment.offset, 0
-        while offset - segment.offset < _BATCH:
-            reading = segment.read(offset)
-            if reading.offset == offset:
-                break
-            records += reading.records
-            damaged += reading.damaged
-            offset = reading.offset
-        if offset == segment.offset:
-            return False
-        damaged += self._keep(records)
-        segment.damaged += damaged
-        segment.offset = offset
-        return True
-
-    def _keep(self, records: list[Record]) -> int:
-        """Store records, but for those that never can be; how many these were."""
-        if not records:
-            return 0
-        try:
-            self._store.store(records)
-        except UnstorableError as error:
-            if len(records) == 1:
-                logger.error("A record can never be stored: %s", error)
-                return 1
-            middle = len(records) // 2
-            return self._keep(records[:middle]) + self._keep(records[middle:])
-        return 0
 
     def _dispose(self, segment: Segment) -> None:
         if segment.damaged:

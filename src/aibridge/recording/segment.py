@@ -6,12 +6,14 @@ import fcntl
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from aibridge.recording.entries import CANCEL, Reading, read
 
 SUFFIX = ".journal"
+DAMAGED_SUFFIX = ".damaged"
 HEADER = b"aibridge-journal 1\n"
 """The first line of every file: the format's name and its version."""
 
@@ -36,6 +38,8 @@ class Segment:
         """Up to where, in bytes, the entries are stored."""
         self.synced = 0
         """Up to where, in bytes, the file is known to be on the disk."""
+        self.kept = 0
+        """Entries stored."""
         self.damaged = 0
         """Entries found that can not be read or stored; a file with such is kept."""
         self._descriptor = descriptor
@@ -74,10 +78,19 @@ class Segment:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        if not _lock(descriptor):
+            os.close(descriptor)
+            return None
+        return cls._opened(path, descriptor)
+
+    @classmethod
+    def view(cls, path: Path) -> Segment:
+        """Open a file to read what it holds by now, whoever owns it. Raises as `adopt` does."""
+        return cls._opened(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    @classmethod
+    def _opened(cls, path: Path, descriptor: int) -> Segment:
         try:
-            if not _lock(descriptor):
-                os.close(descriptor)
-                return None
             size = os.fstat(descriptor).st_size
             head = os.pread(descriptor, len(HEADER), 0)
             if not HEADER.startswith(head):
@@ -121,6 +134,13 @@ class Segment:
         """Read some of the whole entries from an offset in bytes."""
         return read(self._descriptor, offset, self.size)
 
+    def readings(self) -> Iterator[Reading]:
+        """Read all whole entries that are not yet stored, some at a time."""
+        offset = self.offset
+        while (reading := self.read(offset)).offset > offset:
+            offset = reading.offset
+            yield reading
+
     def lend(self) -> int:
         """Another descriptor of the file, with which it can be synced while its owner goes on, or even lets it go."""
         return os.dup(self._descriptor)
@@ -136,11 +156,22 @@ class Segment:
 
     def set_aside(self) -> Path:
         """Keep the file under a name that nobody adopts, and return that name."""
-        kept = self.path.with_suffix(".damaged")
+        kept = self.path.with_suffix(DAMAGED_SUFFIX)
         with suppress(FileNotFoundError):
             self.path.rename(kept)
         self.release()
         return kept
+
+
+def has_owner(path: Path) -> bool:
+    """Whether a living process holds a file, as its writer or because it stores what it holds."""
+    with path.open("rb") as file:
+        try:
+            # Shared, and for an instant: whoever would lock the file just now leaves it to the next attempt.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def _lock(descriptor: int) -> bool:

@@ -14,6 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aibridge.recording.inspection import Inspected
+    from aibridge.recording.replay import Replayed
     from aibridge.recording.retention import Removal
     from aibridge.server.reports import Fact, Session, Shown, Usage, Used
 
@@ -129,6 +133,61 @@ def print_removals(removals: list[Removal], *, dry_run: bool) -> None:
         table.add_row(*map(_cell, (each.table, each.of, _figure(each.rows), _figure(each.bytes))))
     table.add_row("total", "", "", _figure(sum(each.bytes for each in removals)), style="bold")
     _print(table)
+
+
+def print_inspected(files: list[Inspected]) -> None:
+    """Print what each file of a journal holds."""
+    if not files:
+        click.echo("There is no file of a journal: what was recorded is stored.")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("bytes", justify="right")
+    for name in ("owner", "from", "to", "entries", "damage"):
+        table.add_column(name)
+    for each in files:
+        kinds = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in sorted(each.entries.items()))
+        times = ("" if time is None else _time(time.isoformat()) for time in (each.first, each.last))
+        owner = "alive" if each.owned else "none"
+        table.add_row(*map(_cell, (each.file, _figure(each.size), owner, *times, kinds or "none", _damage(each))))
+    _print(table)
+
+
+def print_lines(texts: Iterable[str]) -> None:
+    """Print texts, each on a line of its own; to a program just as they are."""
+    for text in texts:
+        click.echo(_printable(text) if sys.stdout.isatty() else text)
+
+
+def print_verified(files: list[Inspected]) -> None:
+    """Print whether each file of a journal is whole."""
+    if not files:
+        click.echo("There is no file of a journal to check.")
+    for each in files:
+        entries = sum(each.entries.values())
+        click.echo(_printable("; ".join(filter(None, [f"{each.file}: {entries:,} entries are whole", _damage(each)]))))
+
+
+def _damage(file: Inspected | Replayed) -> str:
+    if file.problem:
+        return file.problem
+    unfinished = "being written" if file.owned else "of an entry that was never finished"
+    return ", ".join(
+        [f"{file.damaged:,} damaged"] * bool(file.damaged)
+        + [f"{file.unfinished:,} bytes {unfinished}"] * bool(file.unfinished)
+    )
+
+
+def print_replayed(files: list[Replayed]) -> None:
+    """Print what of each file of a journal is stored now."""
+    if not files:
+        click.echo("There is no file of a journal to store.")
+    for each in files:
+        if each.owned:
+            click.echo(_printable(f"{each.file}: left to the living process that owns it"))
+        else:
+            stored = f"{each.file}: {each.stored:,} entries are stored"
+            click.echo(_printable("; ".join(filter(None, [stored, _damage(each)]))))
 
 
 def _told(fact: Fact) -> str:
