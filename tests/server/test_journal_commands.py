@@ -208,12 +208,14 @@ async def test_all_of_it_is_safe_beside_a_running_gateway(left: Path) -> None:
 
     operator = threading.Thread(target=operate)
     operator.start()
-    for number in range(3000):
-        await ledger.record_all([interception(f"{number:04}"), prompt(f"{number:04}")])
-        await ledger.record_interception_ended(end_of(f"{number:04}"))
-    await ledger.aclose()
-    stop.set()
-    operator.join()
+    try:
+        for number in range(3000):
+            await ledger.record_all([interception(f"{number:04}"), prompt(f"{number:04}")])
+            await ledger.record_interception_ended(end_of(f"{number:04}"))
+        await ledger.aclose()
+    finally:
+        stop.set()
+        operator.join()
     assert faults == []
     assert stored() == [*((f"{number:04}", "completed") for number in range(3000)), *ALL]
     assert rows(DATABASE, "SELECT count(*) FROM aibridge_user_prompts") == [(3001,)]

@@ -86,10 +86,11 @@ class Syncer:
         before, self.problem = self.problem, None
         try:
             self._journal.sync()
-        except RecordingError as error:
-            self.problem = str(error)
+        except Exception as error:  # noqa: BLE001  # no fault of any kind ends the thread: some wait for it
+            known = isinstance(error, RecordingError)
+            self.problem = str(error) if known else f"the journal can not be synced ({type(error).__name__})"
             if before is None:
-                _log.error("Records may not survive a crash of the machine: %s", error)
+                _log.error("Records may not survive a crash of the machine: %s", self.problem, exc_info=not known)
         else:
             if before is not None:
                 _log.info("The journal is brought to the disk again")
