@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,6 +17,24 @@ from support.serving import bridged
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tells a figure that a test found; all are shown at the end of the run."""
+    return lambda told: record_property("figures", told)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures."""
+    passed = terminalreporter.stats.get("passed", [])
+    told = [
+        (report.head_line, value) for report in passed for name, value in report.user_properties if name == "figures"
+    ]
+    if told:
+        terminalreporter.section("figures")
+    for test, value in told:
+        terminalreporter.write_line(f"{test}: {value}")
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ class Gateway:
         """`settings` are variables of the environment, without `AIBRIDGE_`."""
         self.folder = folder
         self.log = folder / "aibridge.log"
+        self.database = folder / "aibridge.db"
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -133,10 +134,14 @@ class Gateway:
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table, without `aibridge_` before its name; JSON columns decoded."""
-        with closing(sqlite3.connect(f"file:{self.folder}/aibridge.db?mode=ro", uri=True)) as database:
-            database.row_factory = sqlite3.Row
-            found = database.execute(f"SELECT * FROM aibridge_{table} ORDER BY rowid").fetchall()
+        found = self.query(f"SELECT * FROM aibridge_{table} ORDER BY rowid")
         return [{**dict(row), "metadata": json.loads(row["metadata"])} for row in found]
+
+    def query(self, sql: str) -> list[sqlite3.Row]:
+        """What another program finds in the database."""
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            return database.execute(sql).fetchall()
 
     def ended(self) -> list[dict[str, Any]]:
         """The interceptions that have ended."""

@@ -61,10 +61,13 @@ class Syncer:
         await future
 
     def stop(self, timeout: float) -> None:
-        """Bring the rest to the disk, for at most so many seconds, and end the thread; nothing may be appended now."""
+        """Bring the rest to the disk, for little more than so many seconds, and end the thread.
+
+        Nothing may be appended any more.
+        """
         self._stopping.set()
         self._wake.set()
-        self._thread.join(timeout)
+        self._thread.join(timeout + 2.0)
 
     def _run(self) -> None:
         stopping = False
