@@ -506,12 +506,14 @@ def journal() -> None:
 _places = click.argument("places", nargs=-1, metavar="[FILE OR FOLDER]...", type=click.Path(path_type=Path))
 
 
-@journal.command(epilog=_examples("aibridge journal inspect", "aibridge journal inspect --contents backup/*.damaged"))
+@journal.command(
+    "inspect", epilog=_examples("aibridge journal inspect", "aibridge journal inspect --contents backup/*.damaged")
+)
 @_places
 @click.option("--contents", is_flag=True, help="Print the records themselves, prompts included: one JSON text a line.")
 @_json
 @_config
-def inspect(places: tuple[Path, ...], contents: bool, as_json: bool, config: Path | None) -> None:
+def inspect_journal(places: tuple[Path, ...], contents: bool, as_json: bool, config: Path | None) -> None:
     """List files with what they hold; those of storage.journal_dir where none is named.
 
     Told are their entries by kind, the times that these name, whether a living process owns the file, and what is
@@ -529,12 +531,14 @@ def inspect(places: tuple[Path, ...], contents: bool, as_json: bool, config: Pat
         print_inspected(journals.inspected(files))
 
 
-@journal.command(epilog=_examples("aibridge journal verify", "aibridge journal verify /backup/journal && echo whole"))
+@journal.command(
+    "verify", epilog=_examples("aibridge journal verify", "aibridge journal verify /backup/journal && echo whole")
+)
 @_places
 @_json
 @_config
 @click.pass_context
-def verify(ctx: click.Context, places: tuple[Path, ...], as_json: bool, config: Path | None) -> None:
+def verify_journal(ctx: click.Context, places: tuple[Path, ...], as_json: bool, config: Path | None) -> None:
     """Check every entry against its checksum.
 
     Exit status 0 means that all are whole, 1 that something is damaged or was never finished. The entry that a living
@@ -553,17 +557,18 @@ def verify(ctx: click.Context, places: tuple[Path, ...], as_json: bool, config: 
 
 
 @journal.command(
+    "replay",
     epilog=_examples(
         "aibridge journal replay aibridge-journal/*.damaged",
         "aibridge journal replay /backup/journal --database sqlite:////var/lib/aibridge/records.db",
-    )
+    ),
 )
 @_places
 @_json
 @_config
 @_database
 @click.pass_context
-def replay(
+def replay_journal(
     ctx: click.Context, places: tuple[Path, ...], as_json: bool, config: Path | None, database: str | None
 ) -> None:
     """Store what files hold, those of storage.journal_dir where none is named.
