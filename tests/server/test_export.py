@@ -19,9 +19,10 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
-from aibridge.recording import history
+from aibridge.recording import sqlite_history
 from aibridge.recording.history import Exchange, Position, history_of
-from aibridge.recording.sqlite import SQLiteStore
+from aibridge.recording.postgres import history as postgres_history
+from aibridge.recording.stores import store_for
 from aibridge.records import (
     Interception,
     InterceptionEnded,
@@ -33,14 +34,19 @@ from aibridge.records import (
 )
 from aibridge.server.cli import main
 from aibridge.server.export import Export, Wanted
+from support.postgres import PostgreSQL
 
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 FORMATS = ["jsonl", "csv", "parquet"]
 
 
+def uid(number: int, kind: int = 0) -> str:
+    return f"018df6e4-0000-7000-800{kind}-{number:012x}"
+
+
 def exchange(number: int) -> list[Record]:
     """One an hour; two turns, of which the first calls a tool."""
-    at, own = MARCH + timedelta(hours=number), f"i-{number:05}"
+    at, own = MARCH + timedelta(hours=number), uid(number)
     told: dict[str, Any] = {"interception_id": own, "provider_response_id": "msg_1", "created_at": at}
     return [
         Interception(
@@ -55,33 +61,51 @@ def exchange(number: int) -> list[Record]:
             client="Claude Code",
             metadata={"team": "tides"},
         ),
-        PromptUsage(id=f"p-{own}", interception_id=own, prompt="When is\nhigh water, “Lyme”?", created_at=at),
-        TokenUsage(id=f"t1-{own}", input_tokens=number, output_tokens=1, metadata={"service_tier": "x"}, **told),
-        TokenUsage(id=f"t2-{own}", input_tokens=1, output_tokens=2, provider_usage='{"input_tokens": 1}', **told),
+        PromptUsage(id=uid(number, 1), interception_id=own, prompt="When is\nhigh water, “Lyme”?", created_at=at),
+        TokenUsage(id=uid(number, 2), input_tokens=number, output_tokens=1, metadata={"service_tier": "x"}, **told),
+        TokenUsage(id=uid(number, 3), input_tokens=1, output_tokens=2, provider_usage='{"input_tokens": 1}', **told),
         ToolUsage(
-            id=f"c-{own}", provider_tool_call_id="call", tool="read_tides", input="{}", invocation_error="no", **told
+            id=uid(number, 4),
+            provider_tool_call_id="call",
+            tool="read_tides",
+            input="{}",
+            invocation_error="no",
+            **told,
         ),
-        ModelThought(id=f"m-{own}", content="Hm.", **told),
+        ModelThought(id=uid(number, 5), content="Hm.", **told),
         InterceptionEnded(
             interception_id=own, ended_at=at, status="failed", http_status=400, error_message="Lyme is no place"
         ),
     ]
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    path = tmp_path / "records.db"
-    with closing(SQLiteStore(path)) as store:
-        store.store([record for number in range(40) for record in exchange(number)])
-    return path
+def keep(url: str, numbers: range) -> None:
+    with closing(store_for(url)) as store:
+        store.store([record for number in numbers for record in exchange(number)])
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """40 exchanges, in each kind of store in turn."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/records.db"
+    else:
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        url = server.new_database()
+    keep(url, range(40))
+    return url
+
+
+only_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def aibridge(database: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    monkeypatch.setattr(history, "PAGE", 7)
+def aibridge(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    for module in (sqlite_history, postgres_history):
+        monkeypatch.setattr(module, "PAGE", 7)
 
     def run(*arguments: object) -> Result:
-        environ = {"AIBRIDGE_STORAGE_URL": f"sqlite:///{database}"}
+        environ = {"AIBRIDGE_STORAGE_URL": url}
         return CliRunner().invoke(main, ["export", *map(str, arguments)], env=environ, catch_exceptions=False)
 
     return run
@@ -114,7 +138,7 @@ def test_an_exchange_is_whole(name: str, aibridge: Callable[..., Result], tmp_pa
     path = tmp_path / f"out.{name}"
     assert aibridge("--format", name, "--output", path).stderr == f"40 exchanges are in {path}.\n"
     found = read(path)
-    assert [row["id"] for row in found] == [f"i-{number:05}" for number in range(40)]
+    assert [row["id"] for row in found] == [uid(number) for number in range(40)]
     row = found[3]
     assert row["initiator_id"] == 'ada, "the"\ncountess'
     assert (row["turns"], row["input_tokens"], row["output_tokens"]) == (2, 4, 3)
@@ -128,6 +152,7 @@ def test_an_exchange_is_whole(name: str, aibridge: Callable[..., Result], tmp_pa
     assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith("out")) == [path.name]
 
 
+@only_sqlite
 @pytest.mark.parametrize("name", FORMATS)
 def test_without_contents(name: str, aibridge: Callable[..., Result], tmp_path: Path) -> None:
     path = tmp_path / f"out.{name}"
@@ -142,13 +167,13 @@ def test_without_contents(name: str, aibridge: Callable[..., Result], tmp_path: 
 def test_a_span_of_time(aibridge: Callable[..., Result]) -> None:
     lines = aibridge("--since", "2024-03-01T10:00", "--until", "2024-03-01T20:00").stdout.splitlines()
     found = [json.loads(line).get("id") for line in lines]
-    assert found == [*(f"i-{number:05}" for number in range(10, 20)), None]
+    assert found == [*map(uid, range(10, 20)), None]
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("pages", [1, 3, 5])
 def test_an_interrupted_export_goes_on(
-    name: Any, pages: int, aibridge: Callable[..., Result], database: Path, tmp_path: Path
+    name: Any, pages: int, aibridge: Callable[..., Result], url: str, tmp_path: Path
 ) -> None:
     path = tmp_path / f"out.{name}"
 
@@ -156,7 +181,7 @@ def test_an_interrupted_export_goes_on(
         """A history that breaks off in the middle of a page that is not saved."""
 
         def exchanges(self, since: Position, until: datetime) -> Iterator[list[Exchange]]:
-            with history_of(f"sqlite:///{database}") as whole:
+            with history_of(url) as whole:
                 for number, page in enumerate(whole.exchanges(since, until)):
                     if number == pages:
                         raise KeyboardInterrupt
@@ -177,7 +202,7 @@ def test_an_interrupted_export_goes_on(
     assert told.stderr == (
         f"Going on after {7 * pages} exchanges that were written before.\n40 exchanges are in {path}.\n"
     )
-    assert [row["id"] for row in read(path)] == [f"i-{number:05}" for number in range(40)]
+    assert [row["id"] for row in read(path)] == [uid(number) for number in range(40)]
     if name == "jsonl":
         assert aibridge("verify", path).exit_code == 0
     assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith("out")) == [path.name]
@@ -186,13 +211,13 @@ def test_an_interrupted_export_goes_on(
     assert "is there already" in again.stderr
 
 
-def test_a_killed_export_goes_on(database: Path, tmp_path: Path) -> None:
-    with closing(SQLiteStore(database)) as store:
-        for start in range(40, 8000, 500):
-            store.store([record for number in range(start, start + 500) for record in exchange(number)])
+@only_sqlite
+def test_a_killed_export_goes_on(url: str, tmp_path: Path) -> None:
+    for start in range(40, 8000, 500):
+        keep(url, range(start, start + 500))
     path = tmp_path / "out.jsonl"
     program = [str(Path(sys.executable).parent / "aibridge"), "export", "--output", str(path)]
-    environ = os.environ | {"AIBRIDGE_STORAGE_URL": f"sqlite:///{database}"}
+    environ = os.environ | {"AIBRIDGE_STORAGE_URL": url}
     kills = 0
     for _ in range(20):
         running = subprocess.Popen(program, env=environ, stderr=subprocess.DEVNULL)
@@ -212,23 +237,24 @@ def test_a_killed_export_goes_on(database: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["export", "verify", str(path)]).exit_code == 0
 
 
-def test_memory_is_bounded(database: Path) -> None:
+@only_sqlite
+def test_memory_is_bounded(url: str) -> None:
     """Twice as many exchanges take no more memory."""
     program = (
-        "import resource, sys; from aibridge.server.cli import main\n"
+        "import sys; from pathlib import Path; from aibridge.server.cli import main\n"
         "try: main(['export'])\n"
-        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "finally: print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0], file=sys.stderr)"
     )
-    environ = os.environ | {"AIBRIDGE_STORAGE_URL": f"sqlite:///{database}"}
+    environ = os.environ | {"AIBRIDGE_STORAGE_URL": url}
     taken = []
     for start in (40, 4040):
-        with closing(SQLiteStore(database)) as store:
-            store.store([record for number in range(start, start + 4000) for record in exchange(number)])
+        keep(url, range(start, start + 4000))
         ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
         taken.append(int(ran.stderr.split()[-1]))
-    assert taken[1] < taken[0] * 1.1, f"{taken} KiB"
+    assert taken[1] < taken[0] * 1.1, f"{taken} kB"
 
 
+@only_sqlite
 def test_parquet_goes_to_a_file_and_needs_its_package(
     aibridge: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +267,7 @@ def test_parquet_goes_to_a_file_and_needs_its_package(
     )
 
 
+@only_sqlite
 class TestVerify:
     @pytest.fixture
     def exported(self, aibridge: Callable[..., Result], tmp_path: Path) -> Path:
