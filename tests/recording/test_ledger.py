@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from aibridge.errors import RecordingError
 from aibridge.recording.journal import Journal
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.recorder import Recorder
+from aibridge.recording.replay import replay
 from aibridge.recording.sqlite import SQLiteStore
 from aibridge.records import ModelThought, Record
 
@@ -383,3 +385,49 @@ async def test_where_recording_is_not_required_a_full_journal_takes_a_reserve_th
         await until(lambda: ledger.lag == 0)
         await until(lambda: ledger.can_record)
     assert len(stored(database)) == begun - 1
+
+
+async def test_a_clock_that_is_set_back_costs_no_record(
+    directory: Path, database: Path, monkeypatch: pytest.MonkeyPatch, figures: Callable[[str], None]
+) -> None:
+    """Files are named by the time; here each new one would have the name of one that is there already."""
+    monkeypatch.setattr("aibridge.recording.ledger.Journal", partial(Journal, segment_size=2000))
+    clock = itertools.cycle([9_000_000_000_000, 8_000_000_000_000, 7_000_000_000_000])
+    monkeypatch.setattr("aibridge.recording.segment.time.time_ns", lambda: next(clock))
+    dead = Journal(directory, segment_size=2000)
+    for number in range(30):
+        dead.append(interception(f"dead-{number:02}", second=-number))
+    dead.close()
+    monkeypatch.setattr("aibridge.recording.segment._sequence", itertools.count(1))  # a process of the same number
+    async with running(Ledger(directory, SQLiteStore(database))) as ledger:
+        for number in range(300):
+            await ledger.record_interception(interception(f"{number:03}", second=-60 * number))
+            await ledger.record_interception_ended(end_of(f"{number:03}", second=-60 * number - 30))
+        assert ledger.problem is None
+    assert len(stored(database)) == 330
+    assert rows(database, "SELECT count(*) FROM aibridge_interceptions WHERE status = 'completed'") == [(300,)]
+    assert files(directory) == []
+    figures("clock set back before every record: 330 interceptions recorded, 330 stored")
+
+
+async def test_a_record_that_the_database_finds_too_large_is_kept_and_can_be_stored_by_another(
+    directory: Path, database: Path
+) -> None:
+    """SQLite takes texts of up to a GB; this one is told to take less."""
+    store = SQLiteStore(database)
+    assert store._connection is not None
+    store._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
+    large = prompt("i", "ü\x00" * 2_000_000)
+    async with running(Ledger(directory, store)) as ledger:
+        await ledger.record_all([interception("i"), large])
+        await ledger.record_interception_ended(end_of("i"))
+    assert stored(database) == ["i"]
+    assert rows(database, "SELECT prompt FROM aibridge_user_prompts") == []
+
+    (kept,) = files(directory)
+    assert kept.suffix == ".damaged"
+    with closing(SQLiteStore(database)) as other:
+        found = replay(kept, other, lambda _: None)
+    assert found is not None
+    assert (found.stored, found.damaged) == (3, 0)
+    assert rows(database, "SELECT prompt FROM aibridge_user_prompts") == [(large.prompt,)]
