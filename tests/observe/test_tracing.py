@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from aibridge import AnthropicProvider, ModelRoute, RequestBridge
 from aibridge.errors import SettingsError
 from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.servers import ToolServers
@@ -33,7 +34,7 @@ from support.dialects import CHAT, MESSAGES, Dialect
 from support.process import ACTOR, KEY, running
 from support.provider import CLOSE, Provider, document, error, events, raw
 from support.recorder import ListRecorder
-from support.serving import bridged
+from support.serving import asked_by, bridged, serving
 from support.speech import PROMPT, SPEECHES, TIDES, Call, Speech, Text, Thinking
 from support.tools import Tools, bridged_with, turn
 from support.waiting import until
@@ -448,3 +449,24 @@ def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded(tmp_path: Path) 
     )
     said = subprocess.run([sys.executable, "-c", looked], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+async def test_an_exchange_that_went_elsewhere(traced: Traced, provider: Provider, recorder: ListRecorder) -> None:
+    """Of a route to several providers, the trace tells who was left and why, and who answered; and that one is told."""
+    async with Provider() as quay, traced.tracing() as tracing:
+        provider.says(error(529))
+        quay.says(document(MESSAGES.document))
+        providers = [
+            AnthropicProvider(each.url, name=name, api_key=KEY, max_retries=0)
+            for name, each in (("harbour", provider), ("quay", quay))
+        ]
+        routes = [ModelRoute("port", providers)]
+        bridge = RequestBridge(providers, recorder, routes=routes, tracer=tracing.tracer, propagate_traces=True)
+        async with bridge, serving(asked_by("ada", bridge)) as url:
+            await ask(url + "/port/v1/messages", MESSAGES.request(stream=False), SAMPLED)
+        context = quay.last.header("traceparent")
+    upstream = traced.collector.one("Intercept.ProcessRequest.Upstream")
+    assert upstream.events == [("left", {"provider": "harbour", "reason": "529"})]
+    for span in (traced.collector.one("Intercept"), upstream):
+        assert (span.attributes["provider"], span.attributes["server.port"]) == ("quay", quay.port)
+    assert context == f"00-{TRACE}-{upstream.id}-01"

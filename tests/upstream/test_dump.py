@@ -206,6 +206,21 @@ async def test_a_passthrough_is_kept_beside_the_models(folder: Path, bridge: str
     assert (parts(asked)[1], parts(told)[1]) == (b"nor \xff this", b"not \xff JSON")
 
 
+async def test_headers_of_a_provider_of_ones_own_are_masked_too(
+    folder: Path, provider: Provider, recorder: ListRecorder
+) -> None:
+    """Whatever is configured to be sent is taken for a secret, as it is in the settings."""
+    provider.says(document(MESSAGES.document))
+    headers = {"X-Quay-Pass": "pass-of-the-quay-0123456789"}
+    harbour = AnthropicProvider(provider.url, api_key=KEY, key_header="X-Harbour-Key", headers=headers)
+    bridge = RequestBridge([harbour], recorder, dump_dir=folder)
+    async with bridge, serving(asked_by("ada", bridge)) as url:
+        await ask(url + MESSAGES.path, MESSAGES.request(stream=False), {"X-Plain": "as it is"})
+    assert provider.last.header("X-Harbour-Key") == KEY
+    head, _ = parts(files(folder)[0])
+    assert {"X-Harbour-Key: sk-o...6789", "x-quay-pass: pass...6789", "x-plain: as it is"} <= set(head)
+
+
 async def test_without_a_folder_nothing_is_written(tmp_path: Path, provider: Provider, recorder: ListRecorder) -> None:
     provider.says(document(MESSAGES.document))
     bridge = RequestBridge([AnthropicProvider(provider.url)], recorder)

@@ -124,7 +124,9 @@ class RequestBridge:
             time_limits,
             connecting=connecting,
             breakers=Breakers(breaker, self._metrics) if breaker else None,
-            dump=Dump(dump_dir) if dump_dir else None,
+            dump=Dump(dump_dir, frozenset().union(*(each.secret_headers for each in self.providers)))
+            if dump_dir
+            else None,
         )
         self._observer = Observer(
             tracer, contents=trace_contents, redacted=redaction is not None, propagate=propagate_traces
@@ -313,6 +315,7 @@ class RequestBridge:
                 await provider.interpreter.ready()
         client = identify(headers, request.hints)
         provider, credential, choice = self._chosen(route, legs, headers, client.session_id or actor.id, address)
+        recorded = all(leg.record_contents for leg, _ in legs)
         facts = Facts(
             exchange_id,
             provider,
@@ -322,7 +325,7 @@ class RequestBridge:
             request,
             client,
             credential,
-            self._record if all(leg.record_contents for leg, _ in legs) else self._record_figures,
+            self._record if recorded else self._record_figures,
             self._metrics,
             spans,
         )
@@ -345,6 +348,7 @@ class RequestBridge:
             interpreter=provider.interpreter,
             ways=choice,
         )
+        spans.created(request, client, provider, recorded=recorded)
         await facts.begin(headers.get("user-agent"), via=route.via.name if route.via else None)
         if choice:
             choice.tell = facts.left

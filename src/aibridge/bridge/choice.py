@@ -116,7 +116,7 @@ class Choice:
             request,
             provider=provider.name,
             url=url,
-            headers=headers,
+            headers=[*headers, *request.headers],  # those are of no provider
             body=renamed(request.body, request.model, model),
             max_retries=provider.max_retries,
             model=model,

@@ -120,7 +120,6 @@ class Facts:
         ]
         if request.prompt is not None:
             records.append(PromptUsage(id=new_id(), interception_id=self.id, prompt=request.prompt, created_at=now))
-        self.spans.created(request, self._client)
         self.spans.recording(records)
         try:
             await self._record(records)
@@ -146,6 +145,7 @@ class Facts:
         for each in tried:
             self._metrics.left.labels(each.provider, each.why).inc()
             self._tried.append({name: value for name, value in each._asdict().items() if value is not None})
+        self.spans.left([(each.provider, each.why) for each in tried], asked and asked[0])
         if asked is None:
             return
         provider, credential = asked

@@ -59,8 +59,8 @@ class Tool(Protocol):
 class Spans:
     """Is told how an exchange goes. This one keeps nothing of it; it is what there is where nobody traces."""
 
-    def created(self, request: Request, client: Client) -> None:
-        """What is asked is understood; everything is there to carry it."""
+    def created(self, request: Request, client: Client, provider: Provider, *, recorded: bool) -> None:
+        """What is asked is understood, and who is asked first; `recorded` says that contents are."""
 
     def recording(self, records: Sequence[Record]) -> None:
         """These records are about to be written."""
@@ -77,6 +77,9 @@ class Spans:
 
     def retried(self, why: str) -> None:
         """It is sent once more."""
+
+    def left(self, tried: Sequence[tuple[str, str]], provider: Provider | None) -> None:
+        """Providers were asked in vain, each by its name with the reason, and then that one, if any."""
 
     def answered(self, status: int) -> None:
         """The head of its answer is there."""
@@ -123,15 +126,14 @@ class Observer:
             "request_path": path,
             "interception_id": exchange_id,
             "user_id": actor.id,
-            "provider": provider.name,
-            "aws_bedrock": provider.type == "bedrock",
+            **_about(provider),
         }
         ago = perf_counter() - began
         root = self._tracer.start("Intercept", told, side="server", headers=_trace_context(headers), ago=ago)
         if root.recording:
-            quotes = provider.record_contents and not self._redacted
-            contents = self._contents and quotes
-            return _InterceptionSpans(root, told, provider, quotes=quotes, contents=contents, propagate=self._propagate)
+            return _InterceptionSpans(
+                root, told, quotes=not self._redacted, contents=self._contents, propagate=self._propagate
+            )
         return _UnseenSpans(root) if self._propagate else NO_SPANS
 
     def passthrough(
@@ -181,10 +183,8 @@ class _PassthroughSpan(Spans):
 
 
 class _InterceptionSpans(Spans):
-    def __init__(
-        self, root: Span, told: Mapping[str, Any], provider: Provider, *, quotes: bool, contents: bool, propagate: bool
-    ) -> None:
-        self._root, self._common, self._provider = root, dict(told), provider
+    def __init__(self, root: Span, told: Mapping[str, Any], *, quotes: bool, contents: bool, propagate: bool) -> None:
+        self._root, self._common = root, dict(told)
         self._quotes, self._contents, self._propagate = quotes, contents, propagate
         self._creating = root.child("Intercept.CreateInterceptor", told)
         self._processing: Span | None = None
@@ -196,11 +196,13 @@ class _InterceptionSpans(Spans):
         self._began = 0.0  # asking upstream
         self._error: tuple[str | None, str | None] = (None, None)
 
-    def created(self, request: Request, client: Client) -> None:
+    def created(self, request: Request, client: Client, provider: Provider, *, recorded: bool) -> None:
         """See `Spans.created`."""
-        self._common |= {"model": request.model, "streaming": request.streaming}
+        self._quotes = self._quotes and recorded
+        self._contents = self._contents and self._quotes
+        self._common |= {"model": request.model, "streaming": request.streaming, **_about(provider)}
         session = {"gen_ai.conversation.id": client.session_id} if client.session_id else {}
-        self._asked = gen_ai.asked(request) | gen_ai.asked_of(self._provider) | session
+        self._asked = gen_ai.asked(request) | gen_ai.asked_of(provider) | session
         if self._contents and request.prompt is not None:
             self._prompt = gen_ai.prompted(request.prompt)
         self._root.set({**self._common, **self._asked})
@@ -232,6 +234,19 @@ class _InterceptionSpans(Spans):
         """See `Spans.retried`."""
         if self._upstream:
             self._upstream.event("retry", {"reason": why})
+
+    def left(self, tried: Sequence[tuple[str, str]], provider: Provider | None) -> None:
+        """See `Spans.left`."""
+        if self._upstream is None:
+            return
+        for name, why in tried:
+            self._upstream.event("left", {"provider": name, "reason": why})
+        if provider:
+            self._common |= _about(provider)
+            self._asked |= gen_ai.asked_of(provider)
+            for span in (self._root, self._processing, self._upstream):
+                if span:
+                    span.set(_about(provider) | gen_ai.asked_of(provider))
 
     def answered(self, status: int) -> None:
         """See `Spans.answered`."""
@@ -294,6 +309,10 @@ class _InterceptionSpans(Spans):
 
     def _child(self, parent: Span | None, name: str, told: Attributes | None = None, *, side: Side = "inside") -> Span:
         return (parent or self._root).child(name, {**self._common, **(told or {})}, side=side)
+
+
+def _about(provider: Provider) -> dict[str, str | bool]:
+    return {"provider": provider.name, "aws_bedrock": provider.type == "bedrock"}
 
 
 def _trace_context(headers: RawHeaders) -> dict[str, str]:

@@ -129,6 +129,11 @@ class Provider(ABC):
             return None
         return Credential("byok", secret, _header(name, secret) if name else self.key_header(secret), subscription)
 
+    @property
+    def secret_headers(self) -> frozenset[str]:
+        """Lower-case names of those headers upstream whose values are nobody else's business."""
+        return frozenset([self.key_header("")[0].lower(), *(name for name, _ in self.headers)])
+
     def with_query(self, url: str, query: str) -> str:
         """A URL upstream with a client's query, and what is sent with every request."""
         if self._query:

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from time import time
@@ -42,7 +43,7 @@ MASKED = frozenset(
         "x-auth-token",
     }
 )
-"""Headers of which a few characters are shown."""
+"""Headers of which a few characters are shown, whoever the provider is."""
 
 MOST_UNPACKED = 64 << 20
 """How long a compressed body may become when it is unpacked to be read, in bytes; a longer one is dumped as it is."""
@@ -56,10 +57,12 @@ class Dump:
     """Writes exchanges below a folder, which is made when it is first needed.
 
     What can not be written harms no exchange: it is logged, once, and the dump of that exchange is left as it is.
+    `secret` headers, by their lower-case names, are masked besides those that are for all providers.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, secret: Iterable[str] = ()) -> None:
         self._folder = folder
+        self._masked = MASKED.union(secret)
         self._complained = False
 
     async def begin(self, request: UpstreamRequest) -> DumpedExchange:
@@ -67,6 +70,17 @@ class Dump:
         dumped = DumpedExchange(self, self._folder / _place(request))
         await asyncio.to_thread(dumped.asked, request)
         return dumped
+
+    def head(self, first_line: str, headers: Iterable[tuple[str, str]], encoding: str) -> bytes:
+        """The head of a request or an answer, to its blank line."""
+        lines = [first_line, *(f"{name}: {self._shown(name, value)}" for name, value in headers), "", ""]
+        return "\r\n".join(lines).encode(encoding, errors="replace")
+
+    def _shown(self, name: str, value: str) -> str:
+        if name.lower() not in self._masked:
+            return value
+        scheme = _SCHEME.match(value)
+        return scheme[0] + masked(value[scheme.end() :]) if scheme else masked(value)
 
     def open(self, path: Path) -> BinaryIO:
         """A new file within the folder. Raises `OSError`."""
@@ -94,13 +108,21 @@ class DumpedExchange:
 
     def asked(self, request: UpstreamRequest) -> None:
         """Write the request."""
-        self._write_whole(".req.txt", _request_head(request) + _readable(request))
+        self._write_whole(".req.txt", self._request_head(request) + _readable(request))
+
+    def _request_head(self, request: UpstreamRequest) -> bytes:
+        url = urlsplit(request.url)
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        headers = [("Host", url.netloc), *request.headers]
+        if request.body:
+            headers.append(("Content-Length", str(len(request.body))))
+        return self._dump.head(f"{request.method} {target} HTTP/1.1", headers, "utf-8")
 
     def answered(self, status: int, reason: str, headers: RawHeaders) -> None:
         """Write the head of the answer."""
         self._answered = True
         told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-        head = _head(f"HTTP/1.1 {status} {reason}", told, "latin-1")
+        head = self._dump.head(f"HTTP/1.1 {status} {reason}", told, "latin-1")
         try:
             self._file = self._dump.open(self._path(".resp.txt"))
         except OSError as error:
@@ -159,27 +181,6 @@ def _name(text: str) -> str:
     """A text that a client chose as the name of a file: nothing in it leads elsewhere."""
     name = _NOT_IN_NAMES.sub("-", text)[:_LONGEST_NAME]
     return name if name.strip(".") else "-"
-
-
-def _request_head(request: UpstreamRequest) -> bytes:
-    url = urlsplit(request.url)
-    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    headers = [("Host", url.netloc), *request.headers]
-    if request.body:
-        headers.append(("Content-Length", str(len(request.body))))
-    return _head(f"{request.method} {target} HTTP/1.1", headers, "utf-8")
-
-
-def _head(first_line: str, headers: list[tuple[str, str]], encoding: str) -> bytes:
-    lines = [first_line, *(f"{name}: {_shown(name, value)}" for name, value in headers), "", ""]
-    return "\r\n".join(lines).encode(encoding, errors="replace")
-
-
-def _shown(name: str, value: str) -> str:
-    if name.lower() not in MASKED:
-        return value
-    scheme = _SCHEME.match(value)
-    return scheme[0] + masked(value[scheme.end() :]) if scheme else masked(value)
 
 
 def _readable(request: UpstreamRequest) -> bytes:

@@ -173,6 +173,7 @@ class Answer:
             self._timer.cancel()
         if self._sign:
             self._sign.cancel()
+        self._on_silence = None  # it knows of this answer; what is not entangled is freed at once
         whole = self.at_end
         if whole:
             self._response.release()
