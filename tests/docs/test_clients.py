@@ -56,7 +56,7 @@ async def test_curl(gateway: str, storage: Storage) -> None:
     assert "event: message_stop" in ended.stdout
     async with asyncio.timeout(15):
         while True:
-            with reading(storage.path) as records:
+            with reading(storage.url) as records:
                 if sessions := records.sessions():
                     break
             await asyncio.sleep(0.01)

@@ -20,9 +20,9 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
     """Each kind of store in turn."""
     if request.param == "sqlite":
         with closing(SQLiteStore(tmp_path / "records.db")) as sqlite:
-            yield Kept(sqlite, reading_sqlite(sqlite.path))
+            yield Kept(f"sqlite:///{sqlite.path}", sqlite, reading_sqlite(sqlite.path))
     else:
         server: PostgreSQL = request.getfixturevalue("postgresql")
         url = server.new_database()
         with closing(PostgresStore(url)) as store:
-            yield Kept(store, reading_postgresql(server, url))
+            yield Kept(url, store, reading_postgresql(server, url))

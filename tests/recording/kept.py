@@ -27,7 +27,8 @@ _examples = itertools.count(1)
 class Kept:
     """What one example stores, in a store that others use as well."""
 
-    def __init__(self, store: Store, read: Read) -> None:
+    def __init__(self, url: str, store: Store, read: Read) -> None:
+        self.url = url
         self._store = store
         self._read = read
         self.example = next(_examples)
@@ -36,7 +37,7 @@ class Kept:
 
     def another(self) -> Kept:
         """The same store for another example."""
-        return Kept(self._store, self._read)
+        return Kept(self.url, self._store, self._read)
 
     def store(self, records: Iterable[Record]) -> None:
         self._store.store([self._own(record) for record in records])

@@ -12,12 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from aibridge.recording.postgres.store import PostgresStore
+from aibridge.recording.schema import REVISION
 from aibridge.server import simulated_upstream
 from aibridge.server.check import check
 from aibridge.server.settings import MCPServer, Provider, Settings, Storage
 from aibridge.server.values import Secret
+from support.postgres import PASSWORD, PostgreSQL
 
 KEY = "sk-secret-0123456789-abcdef"
 
@@ -192,6 +196,22 @@ class TestProviders:
 
 
 class TestStorage:
+    def test_postgresql(self, capsys: pytest.CaptureFixture[str], storage: Storage, postgresql: PostgreSQL) -> None:
+        url = postgresql.new_database()
+        settings = Settings(storage=msgspec.structs.replace(storage, url=url))
+        assert "can be reached; its tables will be made" in outcome(capsys, settings)[1]
+        PostgresStore(url).close()
+        assert f"has schema {REVISION}, as it should be" in outcome(capsys, settings)[1]
+        postgresql.rows("UPDATE aibridge_schema_version SET version_num = '0001'", url=url)
+        printed = outcome(capsys, settings)[1]
+        assert f"has schema 0001, {REVISION} is needed: run `aibridge db upgrade`" in printed
+        assert PASSWORD not in printed
+
+        missing = Settings(storage=msgspec.structs.replace(storage, url=postgresql.url("missing")))
+        printed = outcome(capsys, missing)[1]
+        assert 'database "missing" does not exist' in printed
+        assert PASSWORD not in printed
+
     def test_nothing_is_made(self, capsys: pytest.CaptureFixture[str], storage: Storage, tmp_path: Path) -> None:
         _, printed = outcome(capsys, Settings(storage=storage))
         assert printed.count("will be made at the start") == 2

@@ -10,13 +10,25 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from aibridge.recording.postgres.store import PostgresStore
-from aibridge.recording.schema import REVISION
+from aibridge.recording.schema import REVISION, migration
 from aibridge.recording.sqlite import SQLiteStore
 from aibridge.server.cli import main
 from support.postgres import PASSWORD, PostgreSQL
 
 VERSION_1 = Path(__file__).parents[1] / "recording" / "sqlite_version_1.sql"
+EXCHANGE = """
+INSERT INTO aibridge_interceptions (
+    id, initiator_id, provider, provider_name, model, started_at, metadata, client, credential_kind, credential_hint,
+    route, streaming
+) VALUES (
+    '01980c5e-0000-7000-8000-000000000000', 'ada', 'openai', 'openai', 'gpt-5', '2026-03-01T12:30:00.000000+00:00',
+    '{}', 'Codex', 'byok', '', '/v1/responses', '1'
+);
+INSERT INTO aibridge_token_usages VALUES (
+    '01980c5e-0000-7000-8000-000000000001', '01980c5e-0000-7000-8000-000000000000', NULL, 3, 5, 7, 0, '{}',
+    '2026-03-01T12:30:01.000000+00:00'
+);
+"""
 
 
 def db(*arguments: str) -> Result:
@@ -28,17 +40,15 @@ def old(tmp_path: Path) -> str:
     """The URL of a SQLite database that the first version made."""
     path = tmp_path / "records.db"
     with closing(sqlite3.connect(path)) as database:
-        database.executescript(VERSION_1.read_text())
+        database.executescript(VERSION_1.read_text() + EXCHANGE)
     return f"sqlite:///{path}"
 
 
 @pytest.fixture
 def old_postgresql(postgresql: PostgreSQL) -> str:
-    """The URL of a PostgreSQL database as it was before there was the provider's own usage."""
+    """The URL of a PostgreSQL database with the first version of the schema."""
     url = postgresql.new_database()
-    PostgresStore(url).close()
-    postgresql.rows("ALTER TABLE aibridge_token_usages DROP COLUMN provider_usage", url=url)
-    postgresql.rows("UPDATE aibridge_schema_version SET version_num = '0001'", url=url)
+    postgresql.run(migration("postgresql", None, "0001") + EXCHANGE, url=url)
     return url
 
 
@@ -57,6 +67,9 @@ def test_an_old_database_is_upgraded(kind: str, request: pytest.FixtureRequest) 
     assert json.loads(after.output) == {"found": REVISION, "needed": REVISION, "state": "current"}
     assert db("upgrade", "--database", url).output == f"The database has schema {REVISION} already.\n"
 
+    usage = CliRunner().invoke(main, ["usage", "--by", "day", "--json", "--database", url])
+    assert json.loads(usage.output)["total"]["input_tokens"] == 3, "what there was is in the sums"
+
 
 def test_an_upgraded_database_is_like_a_new_one(old: str, tmp_path: Path) -> None:
     db("upgrade", "--database", old)
@@ -73,8 +86,7 @@ def test_an_upgraded_database_is_like_a_new_one(old: str, tmp_path: Path) -> Non
 def test_the_sql_of_an_upgrade_does_what_the_upgrade_does(old_postgresql: str, postgresql: PostgreSQL) -> None:
     sql = db("upgrade", "--sql", "--database", old_postgresql).output
     assert "ADD COLUMN provider_usage" in sql
-    for statement in filter(str.strip, sql.split(";")):
-        postgresql.rows(statement, url=old_postgresql)
+    postgresql.run(sql, url=old_postgresql)
     assert db("status", "--database", old_postgresql).exit_code == 0
     assert db("upgrade", "--sql", "--database", old_postgresql).output == ""
 

@@ -64,6 +64,10 @@ class PostgreSQL:
         """What another program sees in a database: rows as tuples."""
         return blocking(_fetch(url or self.url(), query, values))
 
+    def run(self, script: str, *, url: str) -> None:
+        """Run several statements, all of them or none."""
+        blocking(_execute(url, script))
+
     def start(self) -> None:
         arguments = ("port", self.port), ("listen_addresses", "127.0.0.1"), ("unix_socket_directories", "")
         usual = ("max_connections", 60), ("fsync", "off"), ("shared_buffers", "128MB"), ("max_wal_size", "2GB")
@@ -134,6 +138,14 @@ async def _fetch(url: str, query: str, values: tuple[Any, ...]) -> list[Any]:
         for name in ("uuid", "json", "jsonb"):
             await connection.set_type_codec(name, encoder=str, decoder=str, schema="pg_catalog")
         return [tuple(row) for row in await connection.fetch(query, *values)]
+    finally:
+        await connection.close()
+
+
+async def _execute(url: str, script: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(script)
     finally:
         await connection.close()
 

@@ -15,7 +15,7 @@ import functools
 import threading
 from typing import Literal, TypeAlias
 
-REVISION = "0002"
+REVISION = "0003"
 """The version of the schema that this program works with."""
 
 VERSION_TABLE = "aibridge_schema_version"
@@ -26,8 +26,8 @@ _alembic_is_not_thread_safe = threading.Lock()
 
 
 @functools.cache
-def migration(dialect: Dialect, since: str | None) -> str:
-    """The SQL that brings a database from a revision to the newest; None is that of an empty one."""
+def migration(dialect: Dialect, since: str | None, to: str = REVISION) -> str:
+    """The SQL that brings a database from one revision to another; None is that of an empty one."""
     import io
 
     from alembic import command
@@ -37,5 +37,5 @@ def migration(dialect: Dialect, since: str | None) -> str:
     config = Config(output_buffer=written, attributes={"dialect": dialect})
     config.set_main_option("script_location", "aibridge.recording:migrations")
     with _alembic_is_not_thread_safe:
-        command.upgrade(config, f"{since or 'base'}:{REVISION}", sql=True)
+        command.upgrade(config, f"{since or 'base'}:{to}", sql=True)
     return written.getvalue()

@@ -7,15 +7,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from aibridge.errors import RecordingError
+from aibridge.recording.ends import merged
+from aibridge.recording.rollups import Outcome, rebuilding
 from aibridge.recording.schema import REVISION, VERSION_TABLE, migration
+from aibridge.recording.sqlite_rows import execute_rows, utc
+from aibridge.recording.sqlite_sums import CUTTING, count
 from aibridge.recording.stores import UnstorableError
 from aibridge.recording.threads import link
 from aibridge.recording.visible import with_visible
@@ -45,9 +47,6 @@ _TABLES: dict[type[Any], str] = {
     ModelThought: "aibridge_model_thoughts",
 }
 
-_ROWS = 16
-"""How many rows one statement takes: between statements the thread asks for the interpreter, which others need."""
-
 _END = """
 UPDATE aibridge_interceptions
 SET ended_at = column1, status = column2, http_status = column3, error_type = column4, error_message = column5
@@ -59,13 +58,11 @@ SET metadata = ?, ended_at = ?, status = ?, http_status = ?, error_type = ?, err
 WHERE id = ?
 """
 _METADATA = "SELECT metadata FROM aibridge_interceptions WHERE id = ?"
-_KNOWN = "SELECT id FROM aibridge_interceptions WHERE id = ?"
+_STATUSES = "SELECT id, status FROM aibridge_interceptions WHERE id IN (SELECT value FROM json_each(?))"
 _ANY_EARLY_END = "SELECT 1 FROM aibridge_early_ends LIMIT 1"
 _KEEP_EARLY_END = "INSERT INTO aibridge_early_ends VALUES (?, ?) ON CONFLICT (interception_id) DO NOTHING"
 _FIND_EARLY_END = "SELECT record FROM aibridge_early_ends WHERE interception_id = ?"
 _FORGET_EARLY_END = "DELETE FROM aibridge_early_ends WHERE interception_id = ?"
-
-_encode = msgspec.json.Encoder().encode
 
 
 class SQLiteStore:
@@ -171,6 +168,7 @@ def script(found: int) -> str:
     if revision:  # which the first versions noted as `user_version` alone
         steps.insert(0, f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY);")
         steps.insert(1, f"INSERT OR IGNORE INTO {VERSION_TABLE} VALUES ('{revision}');")  # noqa: S608 - a number
+        steps += [f"{statement};" for statement in rebuilding(CUTTING)]
     return "\n".join(steps)
 
 
@@ -189,10 +187,13 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
         groups[type(record)].append(record)
     db.execute("BEGIN IMMEDIATE")
     try:
+        fresh: list[Any] = []
         for record_type, statement in _INSERTS.items():
-            _execute_rows(db, statement, [_row(record) for record in groups[record_type]])
-        _end(db, groups[Interception], groups[InterceptionEnded])
+            inserted = {name for (name,) in execute_rows(db, statement, [_row(each) for each in groups[record_type]])}
+            fresh += {each.id: each for each in groups[record_type] if each.id in inserted}.values()
+        outcomes = _end(db, groups[Interception], groups[InterceptionEnded])
         link(db, groups[Interception], groups[ToolUsage])
+        count(db, fresh, outcomes)
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -200,32 +201,19 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
         raise
 
 
-def _execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> int:
-    """Execute a statement with some rows at a time in place of its `{rows}`; how many rows of the table it changed."""
-    changed = 0
-    for start in range(0, len(rows), _ROWS):
-        some = rows[start : start + _ROWS]
-        marks = f"({', '.join('?' * len(some[0]))})"
-        changed += db.execute(
-            statement.format(rows=", ".join([marks] * len(some))), list(chain.from_iterable(some))
-        ).rowcount
-    return changed
-
-
-def _end(db: sqlite3.Connection, begun: Sequence[Interception], ended: Sequence[InterceptionEnded]) -> None:
+def _end(db: sqlite3.Connection, begun: Sequence[Interception], ended: Sequence[InterceptionEnded]) -> list[Outcome]:
     """Apply ends. One whose interception is not there yet waits in a table of its own for it to arrive."""
-    ends = [*_waiting_ends(db, begun), *ended]
-    plain = [end for end in ends if not end.metadata]
-    if plain and _execute_rows(db, _END, [_outcome(end) for end in plain]) < len(plain):
-        known = {found for end in plain for (found,) in db.execute(_KNOWN, (end.interception_id,))}
-        _keep_early(db, [end for end in plain if end.interception_id not in known])
-    for end in ends:
+    ends = merged([*_waiting_ends(db, begun), *ended])
+    before = dict(db.execute(_STATUSES, (_json(list(ends)),))) if ends else {}
+    known = [end for end in ends.values() if end.interception_id in before]
+    execute_rows(db, _END, [_outcome(end) for end in known if not end.metadata])
+    for end in known:
         if end.metadata:
-            if found := db.execute(_METADATA, (end.interception_id,)).fetchone():
-                metadata = _json(msgspec.json.decode(found[0]) | end.metadata)
-                db.execute(_END_WITH_METADATA, (metadata, *_outcome(end)))
-            else:
-                _keep_early(db, [end])
+            (found,) = db.execute(_METADATA, (end.interception_id,)).fetchone()
+            metadata = _json(msgspec.json.decode(found) | end.metadata)
+            db.execute(_END_WITH_METADATA, (metadata, *_outcome(end)))
+    _keep_early(db, [end for end in ends.values() if end.interception_id not in before])
+    return [Outcome(end.interception_id, before[end.interception_id], end.status) for end in known]
 
 
 def _waiting_ends(db: sqlite3.Connection, begun: Sequence[Interception]) -> list[InterceptionEnded]:
@@ -243,12 +231,12 @@ def _keep_early(db: sqlite3.Connection, ends: Sequence[InterceptionEnded]) -> No
 
 
 def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
-    return _time(end.ended_at), end.status, end.http_status, end.error_type, end.error_message, end.interception_id
+    return utc(end.ended_at), end.status, end.http_status, end.error_type, end.error_message, end.interception_id
 
 
 def _insert(record_type: type[Any], table: str) -> str:
     columns = ", ".join(record_type.__struct_fields__)
-    return f"INSERT INTO {table} ({columns}) VALUES {{rows}} ON CONFLICT (id) DO NOTHING"  # noqa: S608
+    return f"INSERT INTO {table} ({columns}) VALUES {{rows}} ON CONFLICT (id) DO NOTHING RETURNING id"  # noqa: S608
 
 
 _INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}
@@ -261,17 +249,11 @@ def _row(record: msgspec.Struct) -> list[object]:
     return values
 
 
-def _time(value: datetime) -> str:
-    """A time as `isoformat(timespec="microseconds")` writes it in UTC, in a tenth of the time that this takes."""
-    told = _encode(value if value.tzinfo is UTC else value.astimezone(UTC))[1:-2]  # "2026-01-31T09:30:00.000001Z"
-    return (told if value.microsecond else told + b".000000").decode() + "+00:00"
-
-
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-_WRITTEN: dict[str, Callable[[Any], str]] = {"started_at": _time, "created_at": _time, "metadata": _json}
+_WRITTEN: dict[str, Callable[[Any], str]] = {"started_at": utc, "created_at": utc, "metadata": _json}
 _COLUMNS = {
     record_type: [(at, _WRITTEN[name]) for at, name in enumerate(record_type.__struct_fields__) if name in _WRITTEN]
     for record_type in _TABLES

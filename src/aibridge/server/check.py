@@ -21,8 +21,8 @@ import click
 
 from aibridge.errors import Fault, RecordingError
 from aibridge.providers import AnthropicProvider, BedrockProvider, Credential, Provider
+from aibridge.recording.databases import schema_of
 from aibridge.recording.stores import is_postgresql, sqlite_path
-from aibridge.recording.upgrading import schema_of
 from aibridge.server import values
 from aibridge.server.connecting import connecting
 from aibridge.server.gateway import provider_of, tracing

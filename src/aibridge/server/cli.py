@@ -383,7 +383,7 @@ def status(ctx: click.Context, as_json: bool, config: Path | None, database: str
 
     Exit status 0 means that this version of aibridge can work with it as it is, 1 that it can not.
     """
-    from aibridge.recording.upgrading import schema_of
+    from aibridge.recording.databases import schema_of
 
     schema = schema_of(_storage(config, database).url)
     if as_json:
@@ -410,8 +410,8 @@ def upgrade(sql: bool, config: Path | None, database: str | None) -> None:
     A gateway makes the schema of an empty database by itself, and upgrades SQLite. With a PostgreSQL database of an
     older version it does not start, for other gateways may be working with that.
     """
-    from aibridge.recording.upgrading import script
-    from aibridge.recording.upgrading import upgrade as upgrade_database
+    from aibridge.recording.databases import script
+    from aibridge.recording.databases import upgrade as upgrade_database
 
     url = _storage(config, database).url
     if sql:
@@ -422,6 +422,20 @@ def upgrade(sql: bool, config: Path | None, database: str | None) -> None:
         click.echo(f"The database has schema {before.needed} already.")
     else:
         click.echo(f"The database has schema {before.needed} now{f', {before.found} before' if before.found else ''}.")
+
+
+@db.command("rebuild-rollups", epilog=_examples("aibridge db rebuild-rollups"))
+@_config
+@_database
+def rebuild_rollups(config: Path | None, database: str | None) -> None:
+    """Make the sums by hour and day, which `aibridge usage` reads, anew from the records.
+
+    They are kept right with every record, so there is no need to, unless records were changed or removed by hand.
+    """
+    from aibridge.recording.databases import rebuild_rollups as rebuild
+
+    rebuild(_storage(config, database).url)
+    click.echo("The sums are those of the records.")
 
 
 @db.command(
@@ -602,10 +616,11 @@ def _storage(config: Path | None, database: str | None) -> Storage:
 
 @contextmanager
 def _records(config: Path | None, database: str | None) -> Iterator[Records]:
-    from aibridge.server.reports import ReportError, reading
+    from aibridge.server.report_sources import ReportError
+    from aibridge.server.reports import reading
 
     try:
-        with reading(_storage(config, database).path) as records:
+        with reading(_storage(config, database).url) as records:
             yield records
     except ReportError as fault:
         raise Refusal(str(fault)) from fault

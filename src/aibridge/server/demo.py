@@ -111,10 +111,10 @@ async def _demo(
             done.append((exchange, seen))
             _show(console, len(done), exchange, seen)
             if exchange.hidden is not None:
-                recorded = (await _ended(settings.storage.path, {seen.interception})).get(seen.interception)
+                recorded = (await _ended(settings.storage.url, {seen.interception})).get(seen.interception)
                 _show_behind(console, exchange, seen, recorded)
             console.print()
-        ended = await _ended(settings.storage.path, {seen.interception for _, seen in done})
+        ended = await _ended(settings.storage.url, {seen.interception for _, seen in done})
         _show_records(console, settings.storage, done[0][1].interception)
         problems = [problem for exchange, seen in done for problem in _problems(exchange, seen, ended)]
         for problem in problems:
@@ -173,7 +173,7 @@ async def _interruption() -> None:
         await asyncio.Event().wait()
 
 
-async def _ended(database: Path, interceptions: set[str]) -> dict[str, Shown]:
+async def _ended(database: str, interceptions: set[str]) -> dict[str, Shown]:
     """What is recorded of the interceptions, once all of them have ended; else what there is when the time is up."""
     deadline = monotonic() + _STORED_WITHIN
     while True:
@@ -259,7 +259,7 @@ def _print_named(console: Console, name: str, text: str, style: str = "") -> Non
 def _show_records(console: Console, storage: Storage, interception: str) -> None:
     """Show the records by the code of the commands that anybody would use to see them."""
     console.print(Text("What was recorded: by session, the first session in full, and by user.\n", style="bold"))
-    with reading(storage.path) as records:
+    with reading(storage.url) as records:
         console.print(Text("$ aibridge sessions", style="bold cyan"))
         print_sessions(records.sessions())
         console.print(Text(f"\n$ aibridge show {interception}", style="bold cyan"))

@@ -1,34 +1,29 @@
 """Reading what was recorded: sessions, everything about one of them, and what was used by whom.
 
-The database is opened for reading only, beside a gateway that may be writing to it: a reader of SQLite's
-write-ahead log takes no lock that a writer waits for. Every report is a struct of plain data; as JSON
-(`msgspec.json.encode`) its field names are the keys that scripts rely on. Times are UTC in ISO 8601, counts of
-tokens are those of `aibridge.records.TokenUsage`.
+The database is opened for reading only, beside a gateway that may be writing to it: neither waits for the other. Every
+report is a struct of plain data; as JSON (`msgspec.json.encode`) its field names are the keys that scripts rely on.
+Times are UTC in ISO 8601, counts of tokens are those of `aibridge.records.TokenUsage`.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import quote
 
 import msgspec
 
+from aibridge.server.report_sources import ReportError, Source, source_of
+from aibridge.server.spans import Grain, Piece, divided
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
-    from pathlib import Path
 
 By: TypeAlias = Literal["user", "model", "client", "day", "provider", "session"]
 """What usage can be summed up by."""
 
 PROMPT_SHOWN = 120
 """The characters of its first prompt that a session's line has."""
-
-
-class ReportError(Exception):
-    """There is nothing to report from, or not the thing asked for; the message names the cause and the remedy."""
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,35 +87,52 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     total: Used
 
 
-# An interception without a session stands for its thread; one that is its thread's first has no root.
-_SESSION = "coalesce(client_session_id, thread_root_id, id)"
-
 _SUMS = """
-    coalesce(sum(input_tokens), 0) AS input_tokens,
-    coalesce(sum(output_tokens), 0) AS output_tokens,
-    coalesce(sum(cache_read_input_tokens), 0) AS cache_read_input_tokens,
-    coalesce(sum(cache_write_input_tokens), 0) AS cache_write_input_tokens
+    CAST(coalesce(sum(input_tokens), 0) AS bigint) AS input_tokens,
+    CAST(coalesce(sum(output_tokens), 0) AS bigint) AS output_tokens,
+    CAST(coalesce(sum(cache_read_input_tokens), 0) AS bigint) AS cache_read_input_tokens,
+    CAST(coalesce(sum(cache_write_input_tokens), 0) AS bigint) AS cache_write_input_tokens
 """
 
-_SESSIONS = f"""
-WITH
-interceptions AS (
-    SELECT {_SESSION} AS session, initiator_id, id, client, started_at, coalesce(ended_at, started_at) AS last_at
+# The sessions of the interceptions with the latest activity; an index has these in order. An interception without a
+# session stands for its thread; one that is its thread's first has no root.
+_LATEST = """
+SELECT session, initiator_id, count(*) AS seen, max(last_at) AS last_at
+FROM (
+    SELECT {session} AS session, initiator_id, coalesce(ended_at, started_at) AS last_at
     FROM aibridge_interceptions
-    WHERE :user IS NULL OR initiator_id = :user
-),
-chosen AS (
-    SELECT session, initiator_id, min(started_at) AS started_at, max(last_at) AS last_at, count(*) AS interceptions
-    FROM interceptions GROUP BY session, initiator_id
-    HAVING max(last_at) >= :since
-    ORDER BY max(last_at) DESC LIMIT :limit
-),
+    WHERE coalesce(ended_at, started_at) >= :since {and_of_user}
+    ORDER BY coalesce(ended_at, started_at) DESC LIMIT :looked_at
+) AS latest
+GROUP BY session, initiator_id
+ORDER BY max(last_at) DESC
+"""
+
+_SESSIONS = """
+WITH
+wanted AS MATERIALIZED ({chosen}),
 members AS MATERIALIZED (
-    SELECT session, initiator_id, id, client, interceptions.started_at
-    FROM interceptions JOIN chosen USING (session, initiator_id)
+    SELECT session, wanted.initiator_id, interception.id, client, started_at, ended_at
+    FROM wanted JOIN aibridge_interceptions AS interception
+        ON {same_session} AND interception.initiator_id = wanted.initiator_id
+    UNION ALL
+    SELECT session, wanted.initiator_id, interception.id, client, started_at, ended_at
+    FROM wanted JOIN aibridge_interceptions AS interception
+        ON thread_root_id = wanted.id AND client_session_id IS NULL AND interception.initiator_id = wanted.initiator_id
+    UNION ALL
+    SELECT session, wanted.initiator_id, interception.id, client, started_at, ended_at
+    FROM wanted JOIN aibridge_interceptions AS interception
+        ON interception.id = wanted.id AND client_session_id IS NULL AND thread_root_id IS NULL
+        AND interception.initiator_id = wanted.initiator_id
+),
+whole AS (
+    SELECT
+        session, initiator_id, count(*) AS interceptions,
+        min(started_at) AS started_at, max(coalesce(ended_at, started_at)) AS last_at
+    FROM members GROUP BY session, initiator_id
 ),
 tokens AS (
-    SELECT session, initiator_id, count(*) AS turns, {_SUMS}
+    SELECT session, initiator_id, count(*) AS turns, {sums}
     FROM members JOIN aibridge_token_usages ON interception_id = members.id GROUP BY session, initiator_id
 ),
 prompts AS (
@@ -132,7 +144,7 @@ tools AS (
     FROM members JOIN aibridge_tool_usages ON interception_id = members.id GROUP BY session, initiator_id
 )
 SELECT
-    chosen.*,
+    whole.*,
     coalesce(turns, 0) AS turns,
     coalesce(prompts, 0) AS prompts,
     coalesce(tool_calls, 0) AS tool_calls,
@@ -142,53 +154,59 @@ SELECT
     coalesce(cache_write_input_tokens, 0) AS cache_write_input_tokens,
     (
         SELECT client FROM members
-        WHERE (session, initiator_id) = (chosen.session, chosen.initiator_id) ORDER BY started_at LIMIT 1
+        WHERE (session, initiator_id) = (whole.session, whole.initiator_id) ORDER BY started_at LIMIT 1
     ) AS client,
     (
-        SELECT substr(prompt, 1, 4 * :prompt_shown)
+        SELECT substr(prompt, 1, CAST(:characters AS integer))
         FROM members JOIN aibridge_user_prompts ON interception_id = members.id
-        WHERE (session, initiator_id) = (chosen.session, chosen.initiator_id) ORDER BY created_at LIMIT 1
+        WHERE (session, initiator_id) = (whole.session, whole.initiator_id) ORDER BY created_at LIMIT 1
     ) AS first_prompt
-FROM chosen
+FROM whole
 LEFT JOIN tokens USING (session, initiator_id)
 LEFT JOIN prompts USING (session, initiator_id)
 LEFT JOIN tools USING (session, initiator_id)
-ORDER BY last_at DESC
-"""  # noqa: S608 - every value is a parameter
+ORDER BY whole.last_at DESC
+"""
 
 _KEYS: dict[By, str] = {
     "user": "initiator_id",
     "model": "model",
     "client": "client",
-    "day": "substr(started_at, 1, 10)",
+    "day": "{day}",
     "provider": "provider_name",
-    "session": _SESSION,
+    "session": "{session}",
 }
 
-_USAGE = """
-WITH
-chosen AS MATERIALIZED (
-    SELECT id, {key} AS key, status FROM aibridge_interceptions WHERE started_at >= :since AND started_at < :until
-),
-counted AS (
-    SELECT
-        key,
-        count(*) AS interceptions,
-        count(*) FILTER (WHERE status = 'failed') AS failed,
-        count(*) FILTER (WHERE status = 'cancelled') AS cancelled
-    FROM chosen GROUP BY key
-),
-used AS (
-    SELECT key, {sums} FROM chosen JOIN aibridge_token_usages ON interception_id = chosen.id GROUP BY key
-)
-SELECT
-    counted.*,
-    coalesce(input_tokens, 0) AS input_tokens,
-    coalesce(output_tokens, 0) AS output_tokens,
-    coalesce(cache_read_input_tokens, 0) AS cache_read_input_tokens,
-    coalesce(cache_write_input_tokens, 0) AS cache_write_input_tokens
-FROM counted LEFT JOIN used USING (key)
-"""
+_COUNTS = ("interceptions", "failed", "cancelled")
+_TOKENS = Tokens.__struct_fields__
+
+_USAGE = f"""
+SELECT key, {", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in (*_COUNTS, *_TOKENS))}
+FROM ({{pieces}}) AS piece GROUP BY key
+"""  # noqa: S608 - names of columns
+
+_PIECES: dict[Grain, tuple[str, ...]] = {
+    "days": (f"SELECT {{key}} AS key, {', '.join((*_COUNTS, *_TOKENS))} FROM aibridge_daily_usage",),  # noqa: S608
+    "hours": (f"SELECT {{key}} AS key, {', '.join((*_COUNTS, *_TOKENS))} FROM aibridge_hourly_usage",),  # noqa: S608
+    "records": (
+        """
+        SELECT
+            {key} AS key, 1 AS interceptions,
+            CASE WHEN status = 'failed' THEN 1 ELSE 0 END AS failed,
+            CASE WHEN status = 'cancelled' THEN 1 ELSE 0 END AS cancelled,
+            0 AS input_tokens, 0 AS output_tokens, 0 AS cache_read_input_tokens, 0 AS cache_write_input_tokens
+        FROM aibridge_interceptions
+        """,
+        """
+        SELECT
+            key, 0 AS interceptions, 0 AS failed, 0 AS cancelled,
+            input_tokens, output_tokens, cache_read_input_tokens, cache_write_input_tokens
+        FROM (SELECT {key} AS key, id, started_at FROM aibridge_interceptions) AS interception
+        JOIN aibridge_token_usages ON interception_id = interception.id
+        """,
+    ),
+}
+"""What is read for a piece of a span of time."""
 
 _FACTS: dict[Literal["prompt", "thought", "tool_call", "token_usage"], str] = {
     "prompt": "aibridge_user_prompts",
@@ -198,26 +216,22 @@ _FACTS: dict[Literal["prompt", "thought", "tool_call", "token_usage"], str] = {
 }
 """The tables of facts, in the order in which what they hold happens within a turn."""
 
-_TOKENS = Tokens.__struct_fields__
-
-_BEGINNING, _END = "0000", "9999"  # before and after every time, as text
+_BEGINNING, _END = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Records:
     """The records of one database. Use `reading` to open them."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def sessions(self, *, since: datetime | None = None, user: str | None = None, limit: int = 20) -> list[Session]:
         """The sessions that something happened in since then, the one with the latest activity first."""
-        values = {
-            "since": _instant(since, _BEGINNING),
-            "user": user,
-            "limit": limit,
-            "prompt_shown": PROMPT_SHOWN,
-        }
-        rows = self._rows(_SESSIONS, values)
+        chosen = [(key, initiator, self._source.id_of(key)) for key, initiator in self._latest(since, user, limit)]
+        if not chosen:
+            return []
+        values = {"chosen": msgspec.json.encode(chosen).decode(), "characters": 4 * PROMPT_SHOWN}
+        rows = self._rows(_SESSIONS.replace("{sums}", _SUMS), values)
         return [msgspec.convert(row | {"first_prompt": _shortened(row["first_prompt"])}, Session) for row in rows]
 
     def show(self, wanted: str) -> list[Shown]:
@@ -230,42 +244,80 @@ class Records:
         interceptions = self._rows(
             """
             SELECT * FROM aibridge_interceptions
-            WHERE id = :key OR thread_root_id = :key OR client_session_id = :key ORDER BY started_at, id
+            WHERE id = :id OR thread_root_id = :id OR ({is_session}) ORDER BY started_at, id
             """,
-            {"key": key},
+            {"key": key, "id": self._source.id_of(key)},
         )
         return [self._shown(interception) for interception in interceptions]
 
     def usage(self, by: By, *, since: datetime | None = None, until: datetime | None = None) -> Usage:
         """What the interceptions that began in a span of time used; `until` itself is not part of it."""
-        values = {"since": _instant(since, _BEGINNING), "until": _instant(until, _END)}
-        query = _USAGE.format(key=_KEYS[by], sums=_SUMS)
-        rows = self._rows(query, values)
+        rows = self._usage(by, since or _BEGINNING, until or _END)
         rows.sort(key=lambda row: row["key"] if by == "day" else (-sum(row[name] for name in _TOKENS), row["key"]))
-        total = {name: sum(row[name] for row in rows) for name in ("interceptions", "failed", "cancelled", *_TOKENS)}
+        total = {name: sum(row[name] for row in rows) for name in (*_COUNTS, *_TOKENS)}
         return Usage(by=by, rows=[_used(row) for row in rows], total=_used({"key": None, **total}))
 
+    def _usage(self, by: By, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """The sums of a span: those of whole days and hours are there already, but not those of sessions."""
+        pieces = [Piece("records", since, until)] if by == "session" else divided(since, until)
+        selects = []
+        values: dict[str, Any] = {}
+        for number, piece in enumerate(pieces):
+            values |= {f"since_{number}": piece.since, f"until_{number}": piece.until}
+            time = "started_at" if piece.grain == "records" else "starts_at"
+            key = _KEYS[by].replace("{day}", self._source.words["day"].format(time=time))
+            within = f"WHERE {time} >= :since_{number} AND {time} < :until_{number}"
+            selects += [f"{select.replace('{key}', key)} {within}" for select in _PIECES[piece.grain]]
+        if not selects:
+            return []
+        return [
+            row
+            for row in self._rows(_USAGE.replace("{pieces}", " UNION ALL ".join(selects)), values)
+            if row["interceptions"] or any(row[name] for name in _TOKENS)
+        ]
+
+    def _latest(self, since: datetime | None, user: str | None, limit: int) -> list[tuple[str, str]]:
+        """The sessions with the latest activity, and whose they are."""
+        of_user = f"AND {self._source.words['is_user']}" if user is not None else ""
+        query = _LATEST.replace("{and_of_user}", of_user)
+        looked_at = 16 * limit
+        while True:
+            found = self._rows(query, {"since": since or _BEGINNING, "user": user, "looked_at": looked_at})
+            if len(found) >= limit or sum(row["seen"] for row in found) < looked_at:
+                return [(row["session"], row["initiator_id"]) for row in found[:limit]]
+            looked_at *= 8
+
     def _rows(self, query: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-        return [dict(row) for row in self._database.execute(query, values)]
+        for name, word in self._source.words.items():
+            query = query.replace(f"{{{name}}}", word)
+        return self._source.rows(query, values)
 
     def _key(self, wanted: str) -> str:
         """The whole id of an interception or session that `wanted` is, or that begins so."""
-        query = """
-            SELECT id AS key FROM aibridge_interceptions WHERE id >= :least AND id <= :most
-            UNION
-            SELECT client_session_id FROM aibridge_interceptions
-            WHERE client_session_id >= :least AND client_session_id <= :most
-            ORDER BY 1 LIMIT 6
-        """
-        if self._rows(query, {"least": wanted, "most": wanted}):
+        exact = self._source.id_of(wanted)
+        if self._rows("SELECT id FROM aibridge_interceptions WHERE id = :id", {"id": exact}) or self._rows(
+            "SELECT id FROM aibridge_interceptions WHERE {is_session} LIMIT 1", {"key": wanted}
+        ):
             return wanted
-        found = [row["key"] for row in self._rows(query, {"least": wanted, "most": f"{wanted}\U0010ffff"})]
+        found = {
+            row["key"]
+            for row in self._rows(
+                """
+                SELECT DISTINCT client_session_id AS key FROM aibridge_interceptions
+                WHERE client_session_id >= :least AND client_session_id <= :most ORDER BY 1 LIMIT 6
+                """,
+                {"least": wanted, "most": f"{wanted}\U0010ffff"},
+            )
+        }
+        if ids := self._source.ids_from(wanted):
+            query = "SELECT id FROM aibridge_interceptions WHERE id >= :least AND id <= :most ORDER BY id LIMIT 6"
+            found |= {row["id"] for row in self._rows(query, {"least": ids[0], "most": ids[1]})}
         if not found:
             raise ReportError(f"no interception or session has an id {wanted!r} or one that begins so: see `sessions`")
         if len(found) > 1:
-            some = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+            some = ", ".join(sorted(found)[:5]) + (", …" if len(found) > 5 else "")
             raise ReportError(f"{wanted!r} is the beginning of more than one id; write more of it: {some}")
-        return str(found[0])
+        return str(found.pop())
 
     def _shown(self, interception: dict[str, Any]) -> Shown:
         facts = [fact for kind, table in _FACTS.items() for fact in self._facts(kind, table, interception["id"])]
@@ -281,7 +333,7 @@ class Records:
     def _facts(
         self, kind: Literal["prompt", "thought", "tool_call", "token_usage"], table: str, interception: str
     ) -> Iterator[Fact]:
-        query = f"SELECT * FROM {table} WHERE interception_id = :id ORDER BY created_at, rowid"  # noqa: S608 - the table is one of _FACTS
+        query = f"SELECT * FROM {table} WHERE interception_id = :id ORDER BY created_at, {{kept_order}}"  # noqa: S608 - one of _FACTS
         for row in self._rows(query, {"id": interception}):
             del row["interception_id"]
             created_at, response = row.pop("created_at"), row.pop("provider_response_id")
@@ -290,25 +342,10 @@ class Records:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Records]:
-    """Open the records of a SQLite database, all from one moment. Raises `ReportError` where it can not be read."""
-    if not path.is_file():
-        raise ReportError(
-            f"there is no database {path}: start `aibridge serve`, which makes it with the first record, "
-            "or say with --database or --config where it is"
-        )
-    try:
-        database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5, isolation_level=None)
-    except sqlite3.Error as fault:
-        raise ReportError(f"the database {path} can not be opened: {fault}") from fault
-    try:
-        database.row_factory = sqlite3.Row
-        database.execute("BEGIN")
-        yield Records(database)
-    except sqlite3.Error as fault:
-        raise ReportError(f"the database {path} can not be read as one of aibridge: {fault}") from fault
-    finally:
-        database.close()
+def reading(url: str) -> Iterator[Records]:
+    """Open the records of a database, all from one moment. Raises `ReportError` where it can not be read."""
+    with source_of(url) as source:
+        yield Records(source)
 
 
 def _with_metadata(row: dict[str, Any]) -> dict[str, Any]:
@@ -318,15 +355,6 @@ def _with_metadata(row: dict[str, Any]) -> dict[str, Any]:
         if name in decoded:
             decoded[name] = bool(decoded[name])
     return decoded
-
-
-def _instant(time: datetime | None, otherwise: str) -> str:
-    """A time as the database has it, so that it compares as text."""
-    if time is None:
-        return otherwise
-    from datetime import UTC
-
-    return time.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _used(sums: dict[str, Any]) -> Used:

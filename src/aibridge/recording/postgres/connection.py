@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from aibridge.errors import RecordingError
-from aibridge.recording.schema import REVISION, VERSION_TABLE, migration
 from aibridge.recording.stores import UnstorableError
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -22,6 +21,8 @@ STATEMENT_TIMEOUT = 60.0
 
 MIGRATING = 0x6169_6272_0001
 """The advisory lock of whoever changes the schema."""
+STORING = 0x6169_6272_0002
+"""The advisory lock of whoever relates records to others: ends to beginnings, answers to calls, figures to sums."""
 
 _NEVER = (
     asyncpg.DataError,
@@ -46,10 +47,6 @@ _LATER = (
 
 class UnreachableError(RecordingError):
     """The server does not answer just now."""
-
-
-class SchemaError(RecordingError):
-    """The database has a schema that this program can not work with; the message says what to do."""
 
 
 def shown(url: str) -> str:
@@ -119,47 +116,3 @@ async def has_table(connection: Connection, name: str) -> bool:
     """
     query = "SELECT EXISTS (SELECT FROM pg_class WHERE relname = $1 AND relnamespace = current_schema()::regnamespace)"
     return bool(await connection.fetchval(query, name))
-
-
-async def revision(connection: Connection) -> str | None:
-    """The schema that a database has, as `aibridge.recording.schema` numbers them; None for one without any."""
-    if not await has_table(connection, VERSION_TABLE):
-        return None
-    found: str | None = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608
-    return found
-
-
-async def prepare(connection: Connection, url: str) -> None:
-    """See that the database has this program's schema, and make it where there is none.
-
-    Another one is not changed by itself, for other gateways may be working with it: SchemaError is raised.
-    """
-    found = await revision(connection)
-    if found is None:
-        await upgrade(connection, url)
-    elif found < REVISION:
-        raise SchemaError(
-            f"the database {shown(url)} has the schema of an older aibridge ({found}, this one needs {REVISION}): "
-            "run `aibridge db upgrade`"
-        )
-    elif found > REVISION:
-        raise _newer(url, found)
-
-
-def _newer(url: str, found: str) -> SchemaError:
-    return SchemaError(
-        f"the database {shown(url)} was written by a newer aibridge (schema {found}, this one knows {REVISION}): "
-        "upgrade aibridge, or set storage.url to another database"
-    )
-
-
-async def upgrade(connection: Connection, url: str) -> str | None:
-    """Bring the schema up to date; several may do so at once. The revision that was found is returned."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
-        found = await revision(connection)
-        if found is not None and found > REVISION:
-            raise _newer(url, found)
-        if found != REVISION:
-            await connection.execute(migration("postgresql", found), timeout=None)
-    return found

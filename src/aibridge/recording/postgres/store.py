@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from aibridge.recording.postgres.connection import Connection, UnreachableError, connect, faults_told, prepare
+from aibridge.recording.ends import merged
+from aibridge.recording.postgres.connection import STORING, Connection, UnreachableError, connect, faults_told
 from aibridge.recording.postgres.loop import LoopThread
 from aibridge.recording.postgres.partitions import Partitions
+from aibridge.recording.postgres.schema import prepare
+from aibridge.recording.postgres.sums import count
 from aibridge.recording.postgres.threads import link
+from aibridge.recording.rollups import Outcome
 from aibridge.recording.stores import UnstorableError
 from aibridge.recording.visible import with_visible
 from aibridge.records import (
@@ -28,9 +32,6 @@ from aibridge.records import (
 )
 
 logger = logging.getLogger("aibridge.recording")
-
-STORING = 0x6169_6272_0002
-"""The advisory lock of whoever relates records to others: ends to beginnings, answers to calls."""
 
 _CLOSING_TIMEOUT = 5.0
 
@@ -61,8 +62,9 @@ SET ended_at = ended.ended_at, status = ended.status, http_status = ended.http_s
     error_message = ended.error_message, metadata = begun.metadata || ended.metadata
 FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::jsonb[])
     AS ended (id, ended_at, status, http_status, error_type, error_message, metadata)
+JOIN aibridge_interceptions AS before ON before.id = ended.id
 WHERE begun.id = ended.id
-RETURNING begun.id
+RETURNING begun.id, before.status
 """
 _OUTCOME = ("ended_at", "status", "http_status", "error_type", "error_message")
 _TAKE_EARLY_ENDS = "DELETE FROM aibridge_early_ends WHERE interception_id = ANY($1::uuid[]) RETURNING record"
@@ -146,19 +148,26 @@ class PostgresStore:
         groups: defaultdict[type[Any], list[Any]] = defaultdict(list)
         for record in records:
             groups[type(record)].append(record)
-        ends = _merged(groups[InterceptionEnded])
+        ends = merged(groups[InterceptionEnded])
         kinds = [kind for kind in _TABLES if groups[kind]]
         await self._partitions.provide(connection, (record.id for kind in kinds for record in groups[kind]))
         async with connection.transaction():
-            fresh = {kind: await _insert(connection, kind, groups[kind], ends) for kind in kinds}
+            there = {kind: await _insert(connection, kind, groups[kind], ends) for kind in kinds}
+            fresh = [
+                record
+                for kind in kinds
+                for record in {each.id: each for each in groups[kind]}.values()
+                if record.id in there[kind]
+            ]
+            begun = {record.id: record for record in fresh if isinstance(record, Interception)}
             await connection.execute("SELECT pg_advisory_xact_lock($1)", STORING)
-            await _end(connection, fresh.get(Interception, set()), ends)
-            begun = [record for record in groups[Interception] if record.id in fresh[Interception]]
+            outcomes = await _end(connection, begun, ends)
+            askers = await count(connection, fresh, begun, outcomes)
             await link(
                 connection,
-                answers=[record.id for record in begun if record.correlating_tool_call_id is not None],
-                calls=[*fresh.get(ToolUsage, ())],
-                askers=[record.id for record in begun],
+                answers=[record.id for record in begun.values() if record.correlating_tool_call_id is not None],
+                calls=[record.id for record in fresh if isinstance(record, ToolUsage)],
+                askers=askers,
             )
 
 
@@ -176,8 +185,10 @@ async def _insert(
     return {str(row[0]) for row in inserted}
 
 
-async def _end(connection: Connection, begun: set[str], ends: dict[str, InterceptionEnded]) -> None:
-    """Apply the ends that were not inserted with their beginnings.
+async def _end(
+    connection: Connection, begun: Mapping[str, Interception], ends: Mapping[str, InterceptionEnded]
+) -> list[Outcome]:
+    """Apply the ends that were not inserted with their beginnings; the outcomes of all.
 
     One whose interception is not there yet waits in a table of its own for it to arrive.
     """
@@ -187,23 +198,15 @@ async def _end(connection: Connection, begun: set[str], ends: dict[str, Intercep
             end = msgspec.json.decode(row[0], type=InterceptionEnded)
             if end.interception_id not in ends:
                 later[end.interception_id] = end
-    if not later:
-        return
-    columns = zip(*((name, *_outcome(end), _json(end.metadata)) for name, end in later.items()), strict=True)
-    known = {str(row[0]) for row in await connection.fetch(_END, *map(list, columns))}
-    early = [name for name in later if name not in known]
-    if early:
-        await connection.execute(_KEEP_EARLY_ENDS, early, [_json(later[name]) for name in early])
-
-
-def _merged(ends: Iterable[InterceptionEnded]) -> dict[str, InterceptionEnded]:
-    """Ends by their interceptions; of several of one, the last, with the metadata of all."""
-    merged: dict[str, InterceptionEnded] = {}
-    for end in ends:
-        if earlier := merged.get(end.interception_id):
-            end = msgspec.structs.replace(end, metadata=earlier.metadata | end.metadata)
-        merged[end.interception_id] = end
-    return merged
+    outcomes = [Outcome(name, None, ends[name].status) for name in begun if name in ends]
+    if later:
+        columns = zip(*((name, *_outcome(end), _json(end.metadata)) for name, end in later.items()), strict=True)
+        before = {str(row[0]): row[1] for row in await connection.fetch(_END, *map(list, columns))}
+        outcomes += [Outcome(name, status, later[name].status) for name, status in before.items()]
+        early = [name for name in later if name not in before]
+        if early:
+            await connection.execute(_KEEP_EARLY_ENDS, early, [_json(later[name]) for name in early])
+    return outcomes
 
 
 def _begun(record: Interception, end: InterceptionEnded | None) -> tuple[object, ...]:

@@ -1,0 +1,178 @@
+"""Sums of what was used, kept by the hour and by the day, so that nobody has to add up every record.
+
+A store counts each record when it is stored for the first time, within the same transaction, so the sums are always
+those of the records that are there, in whatever order and however often these arrive. They belong to the hour in which
+their interception began; what belongs to an interception that is not there yet waits until it is.
+"""
+
+# ruff: noqa: S608 - what is put into the SQL are names of tables and columns
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeAlias
+
+from aibridge.records import Interception, Record, Status, TokenUsage, ToolUsage
+
+FIGURES = (
+    "interceptions",
+    "failed",
+    "cancelled",
+    "turns",
+    "tool_calls",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_write_input_tokens",
+)
+"""What is summed up; `turns` are the answers that named their usage."""
+
+Figures: TypeAlias = tuple[int, ...]
+"""One number for each of `FIGURES`."""
+
+_TOKENS = FIGURES[-4:]
+
+MOST = (1 << 63) - 1
+"""What a sum stops at, for a database's integers hold no more."""
+
+NOTHING: Figures = (0,) * len(FIGURES)
+
+
+class Whose(NamedTuple):
+    """What sums are kept apart by, beside the time: the first columns of the tables, after `starts_at`."""
+
+    initiator_id: str
+    provider: str
+    provider_name: str
+    model: str
+    client: str
+
+
+class Place(NamedTuple):
+    """Where an interception is counted: when it began, and whose it is."""
+
+    started_at: datetime
+    whose: Whose
+
+
+KEY = ("starts_at", *Whose._fields)
+
+Sums: TypeAlias = dict[tuple[datetime, Whose], Figures]
+"""Figures by the beginning of their hour or day, and by whose they are."""
+
+
+class Outcome(NamedTuple):
+    """That an interception's status became another one; None is that of one that goes on."""
+
+    interception_id: str
+    before: Status | None
+    after: Status | None
+
+
+def place_of(interception: Interception) -> Place:
+    """Where an interception is counted."""
+    begun = interception
+    whose = Whose(begun.initiator_id, begun.provider, begun.provider_name, begun.model, begun.client)
+    return Place(begun.started_at.astimezone(UTC), whose)
+
+
+def counted(fresh: Iterable[Record], outcomes: Iterable[Outcome]) -> dict[str, Figures]:
+    """What records that are stored for the first time, and outcomes, add to the sums, by interception."""
+    changes: dict[str, Figures] = {}
+
+    def change(interception_id: str, figures: Figures) -> None:
+        changes[interception_id] = added(changes.get(interception_id, NOTHING), figures)
+
+    for record in fresh:
+        match record:
+            case Interception():
+                change(record.id, _figures(interceptions=1))
+            case TokenUsage():
+                tokens = record.input_tokens, record.output_tokens
+                cache = record.cache_read_input_tokens, record.cache_write_input_tokens
+                change(record.interception_id, (0, 0, 0, 1, 0, *tokens, *cache))
+            case ToolUsage():
+                change(record.interception_id, _figures(tool_calls=1))
+    for name, before, after in outcomes:
+        if before != after:
+            failed = (after == "failed") - (before == "failed")
+            cancelled = (after == "cancelled") - (before == "cancelled")
+            change(name, _figures(failed=failed, cancelled=cancelled))
+    return changes
+
+
+def by_time(changes: Mapping[str, Figures], places: Mapping[str, Place]) -> tuple[Sums, Sums]:
+    """What changes come to by the hour and by the day; those of interceptions without a place are left out."""
+    hours: Sums = {}
+    days: Sums = {}
+    for name, figures in changes.items():
+        if place := places.get(name):
+            hour = place.started_at.replace(minute=0, second=0, microsecond=0)
+            day = hour.replace(hour=0)
+            for sums, start in ((hours, hour), (days, day)):
+                key = start, place.whose
+                sums[key] = added(sums.get(key, NOTHING), figures)
+    return hours, days
+
+
+class Cutting(NamedTuple):
+    """How one kind of database cuts a time `{time}` down to the beginning of its hour or day, and adds up `{count}`."""
+
+    hour: str
+    day: str
+    total: str
+
+
+def rebuilding(cutting: Cutting) -> tuple[str, ...]:
+    """The SQL that makes all sums anew from the records."""
+    figures, whose = ", ".join(FIGURES), ", ".join(Whose._fields)
+    key = ", ".join(KEY)
+    totals = ", ".join(cutting.total.format(count=name) for name in FIGURES)
+    tokens = ", ".join(_TOKENS)
+    no_tokens = ", ".join(f"0 AS {name}" for name in _TOKENS)
+    facts = f"""
+        SELECT interception_id, 0 AS interceptions, 0 AS failed, 0 AS cancelled, 1 AS turns, 0 AS tool_calls, {tokens}
+        FROM aibridge_token_usages
+        UNION ALL SELECT interception_id, 0, 0, 0, 0, 1, 0, 0, 0, 0 FROM aibridge_tool_usages
+    """
+    return (
+        "DELETE FROM aibridge_hourly_usage",
+        "DELETE FROM aibridge_daily_usage",
+        "DELETE FROM aibridge_early_figures",
+        f"""
+        INSERT INTO aibridge_hourly_usage ({key}, {figures})
+        SELECT {cutting.hour.format(time="started_at")}, {whose}, {totals} FROM (
+            SELECT
+                started_at, {whose}, 1 AS interceptions,
+                CASE WHEN status = 'failed' THEN 1 ELSE 0 END AS failed,
+                CASE WHEN status = 'cancelled' THEN 1 ELSE 0 END AS cancelled,
+                0 AS turns, 0 AS tool_calls, {no_tokens}
+            FROM aibridge_interceptions
+            UNION ALL
+            SELECT started_at, {whose}, {figures}
+            FROM ({facts}) AS fact JOIN aibridge_interceptions ON id = interception_id
+        ) AS counted
+        GROUP BY {cutting.hour.format(time="started_at")}, {whose}
+        """,
+        f"""
+        INSERT INTO aibridge_daily_usage ({key}, {figures})
+        SELECT {cutting.day.format(time="starts_at")}, {whose}, {totals}
+        FROM aibridge_hourly_usage GROUP BY {cutting.day.format(time="starts_at")}, {whose}
+        """,
+        f"""
+        INSERT INTO aibridge_early_figures (interception_id, {figures})
+        SELECT interception_id, {totals} FROM ({facts}) AS fact
+        WHERE NOT EXISTS (SELECT 1 FROM aibridge_interceptions WHERE id = interception_id)
+        GROUP BY interception_id
+        """,
+    )
+
+
+def _figures(**named: int) -> Figures:
+    return tuple(named.get(name, 0) for name in FIGURES)
+
+
+def added(one: Figures, other: Figures) -> Figures:
+    """Two sums together."""
+    return tuple(min(a + b, MOST) for a, b in zip(one, other, strict=True))
