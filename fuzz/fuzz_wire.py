@@ -8,14 +8,17 @@ gets. Run by `scripts/fuzz`.
 
 from __future__ import annotations
 
+import json
+import struct
 import sys
 from contextlib import suppress
+from zlib import crc32
 
 import atheris
 
 with atheris.instrument_imports(include=["aibridge.wire"]):
     from aibridge.errors import Fault
-    from aibridge.wire import sse
+    from aibridge.wire import bedrock, sse
     from aibridge.wire.chat_completions import ChatCompletions
     from aibridge.wire.content_coding import CodingError, decoded, decoder_for
     from aibridge.wire.dialect import Dialect, Reader, Turn
@@ -91,7 +94,41 @@ def fuzz_codings(dialect: Dialect, data: bytes, size: int) -> None:
                 assert b"".join([out for piece in pieces(data, size) for out in decoder.feed(piece)]) == unpacked
 
 
-TARGETS = (fuzz_request, fuzz_stream, fuzz_document, fuzz_events, fuzz_codings)
+def framed(data: bytes) -> bytes:
+    """A frame of an AWS event stream with the right checksums; the first byte says how much of the rest is headers."""
+    size = data[0] % len(data)
+    prelude = struct.pack(">II", 16 + len(data) - 1, size)
+    body = prelude + struct.pack(">I", crc32(prelude)) + data[1:]
+    return body + struct.pack(">I", crc32(body))
+
+
+def fuzz_frames(dialect: Dialect, data: bytes, size: int) -> None:
+    """A stream of frames is put into events as far as it goes, whatever it is."""
+
+    def told(pieces: list[bytes]) -> tuple[bytes, str | None]:
+        frames = bedrock.EventFrames("bedrock", [], "")
+        text = b"".join([frames.feed(piece) for piece in pieces]) + frames.close()
+        return text, frames.fault and frames.fault.message
+
+    for stream in (data, framed(data) + framed(data[::-1])):
+        assert told(pieces(stream, size)) == told([stream])
+        sse.EventSplitter().feed(told([stream])[0])
+
+
+def fuzz_invocation(dialect: Dialect, data: bytes, size: int) -> None:
+    """A request that is one is put into Bedrock's form: JSON still, without what says where it goes."""
+    with suppress(Fault):
+        request = bedrock.asked(data)
+        put = bedrock.invocation(data, request, "anthropic.claude-sonnet-4-5", ["effort-2025-11-24"])
+        with suppress(UnicodeDecodeError, RecursionError):
+            members = json.loads(put)
+            assert members["anthropic_version"] == "bedrock-2023-05-31"
+            assert not members.keys() & {"model", "stream", "metadata"}
+    for document in (bedrock.ErrorDocument([], 400, "", ""), bedrock.CountDocument([])):
+        b"".join([document.feed(piece) for piece in pieces(data, size)]) + document.close()
+
+
+TARGETS = (fuzz_request, fuzz_stream, fuzz_document, fuzz_events, fuzz_codings, fuzz_frames, fuzz_invocation)
 
 
 def one_input(data: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import anthropic
 import pytest
 from prometheus_client import CollectorRegistry
 
-from aibridge import BedrockProvider, Metrics, RequestBridge
+from aibridge import AnthropicProvider, BedrockProvider, Metrics, ModelRoute, RequestBridge
 from aibridge.records import Interception, InterceptionEnded, ModelThought, PromptUsage, TokenUsage, ToolUsage
 from support.bedrock import (
     KEY_ID,
@@ -32,7 +32,7 @@ from support.bedrock import (
 )
 from support.client import ask, begun
 from support.dialects import MESSAGES, PROMPT
-from support.provider import CLOSE, document
+from support.provider import CLOSE, Provider, document, error, events
 from support.recorder import ListRecorder
 from support.serving import asked_by, serving
 from support.speech import SPEECHES, TIDES, Call, Part, Text
@@ -41,6 +41,7 @@ from support.tools import Tools
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 SMALL = "arn:aws:bedrock:eu-central-1:123456789012:application-inference-profile/a1b2c3"
 PATH = "/bedrock/v1/messages"
+KEYS = {"access_key": KEY_ID, "access_key_secret": SECRET}
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +57,13 @@ async def provider() -> AsyncIterator[Bedrock]:
 
 @asynccontextmanager
 async def bridged(
-    provider: Bedrock, recorder: ListRecorder, toolbox: Any = None, **settings: Any
+    provider: Bedrock, recorder: ListRecorder, toolbox: Any = None, dump_dir: Path | None = None, **settings: Any
 ) -> AsyncIterator[str]:
     """The URL of a bridge to the stand-in, asked by `ada`."""
     known: dict[str, Any] = {"region": REGION, "model": MODEL, "small_fast_model": SMALL, "max_retries": 0}
-    keys = {} if "api_key" in settings else {"access_key": KEY_ID, "access_key_secret": SECRET}
+    keys = {} if "api_key" in settings else KEYS
     bedrock = BedrockProvider(provider.url, **known | keys | settings)
-    bridge = RequestBridge([bedrock], recorder, Metrics(CollectorRegistry()), toolbox=toolbox)
+    bridge = RequestBridge([bedrock], recorder, Metrics(CollectorRegistry()), toolbox=toolbox, dump_dir=dump_dir)
     async with bridge, serving(asked_by("ada", bridge)) as url:
         yield url
 
@@ -101,7 +102,7 @@ async def test_a_stream(client: anthropic.AsyncAnthropic, provider: Bedrock, rec
         "max_tokens": 4000,
         "messages": [{"role": "user", "content": PROMPT}],
     }
-    assert asked.header("Content-Type") == "application/json"
+    assert asked.header("Content-Type") == asked.header("Accept") == "application/json"
     assert not asked.all("X-Api-Key") + asked.all("anthropic-version")
     assert b"sk-ant-of-ada" not in str(asked.headers).encode()
 
@@ -329,6 +330,79 @@ async def test_other_routes(method: str, path: str, status: int, bridge: str, pr
     if method != "HEAD":
         assert told.json()["type"] == "error"
     assert not provider.asked
+
+
+async def test_a_key_that_aws_does_not_know_any_more_is_looked_for_again(
+    provider: Bedrock, recorder: ListRecorder, tmp_path: Path
+) -> None:
+    file = tmp_path / ".aws" / "credentials"
+    file.parent.mkdir()
+    file.write_text("[default]\naws_access_key_id = AKIDOFYESTERDAY01234\naws_secret_access_key = old\n")
+    provider.says(answer(MESSAGES.document))
+    async with bridged(provider, recorder, access_key=None, access_key_secret=None) as url:
+        assert (await ask(url + PATH, MESSAGES.request(stream=False))).status == 403
+        file.write_text(f"[default]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n")
+        assert (await ask(url + PATH, MESSAGES.request(stream=False))).status == 200
+    hints = [begun.credential_hint for begun in recorder.all(Interception)]
+    assert hints == ["AKID...1234", "AKID...0123"]
+
+
+@asynccontextmanager
+async def routed(
+    recorder: ListRecorder, providers: Sequence[AnthropicProvider | BedrockProvider]
+) -> AsyncIterator[str]:
+    """The URL of a bridge with a route to these providers, in this order."""
+    routes = [ModelRoute("team", providers)]
+    bridge = RequestBridge(providers, recorder, Metrics(CollectorRegistry()), routes=routes)
+    async with bridge, serving(asked_by("ada", bridge)) as url:
+        yield f"{url}/team/v1/messages"
+
+
+def at_bedrock(provider: Bedrock, **keys: str) -> BedrockProvider:
+    return BedrockProvider(provider.url, region=REGION, model=MODEL, max_retries=0, **keys)
+
+
+def at_anthropic(provider: Provider) -> AnthropicProvider:
+    return AnthropicProvider(provider.url, api_key="sk-ant-of-the-gateway", max_retries=0)
+
+
+@pytest.mark.parametrize("keys", [KEYS, {}], ids=["throttled", "without credentials"])
+async def test_another_provider_takes_over(keys: dict[str, str], provider: Bedrock, recorder: ListRecorder) -> None:
+    provider.says(refusal(429, "ThrottlingException", "Too many."))
+    async with Provider() as other:
+        other.says(events(MESSAGES.stream))
+        async with routed(recorder, [at_bedrock(provider, **keys), at_anthropic(other)]) as url:
+            told = await ask(url, MESSAGES.request())
+    assert (told.status, told.body) == (200, MESSAGES.stream)
+    assert other.last.body == MESSAGES.request()
+    assert other.last.header("X-Api-Key") == "sk-ant-of-the-gateway"
+    assert not other.last.all("Authorization") + other.last.all("X-Amz-Date")
+    assert recorder.one(InterceptionEnded).metadata["asked_last"] == "anthropic"
+
+
+async def test_it_takes_over_from_another(provider: Bedrock, recorder: ListRecorder) -> None:
+    provider.says(frames(*chunks(MESSAGES.events)))
+    async with Provider() as other:
+        other.says(error(529))
+        async with routed(recorder, [at_anthropic(other), at_bedrock(provider, **KEYS)]) as url:
+            told = await ask(url, MESSAGES.request())
+    assert (told.status, told.body) == (200, MESSAGES.stream)
+    assert "sk-ant-of-the-gateway" not in str(provider.last.headers)
+    assert is_signed(provider.last, SECRET)
+
+
+async def test_the_dump_masks_the_signature(provider: Bedrock, recorder: ListRecorder, tmp_path: Path) -> None:
+    provider.says(frames(*chunks(MESSAGES.events)))
+    folder, token = tmp_path / "dump", "session-token-0123456789abcdef"
+    async with bridged(provider, recorder, dump_dir=folder, session_token=token) as url:
+        await ask(url + PATH, MESSAGES.request())
+    (asked,) = folder.rglob("*.req.txt")
+    text = asked.read_text()
+    assert text.startswith("POST /model/eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke-with-response-stream ")
+    assert '"anthropic_version": "bedrock-2023-05-31"' in text
+    assert token not in text
+    assert "Signature=" not in text
+    assert KEY_ID not in text
 
 
 async def test_a_retry_is_signed_anew(provider: Bedrock, recorder: ListRecorder) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from aibridge import AnthropicProvider, ModelRoute, RequestBridge
+from aibridge import AnthropicProvider, BedrockProvider, ModelRoute, RequestBridge
 from aibridge.errors import SettingsError
 from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.servers import ToolServers
@@ -28,6 +28,7 @@ from aibridge.server.tracing import Tracing
 from aibridge.server.values import Secret
 from aibridge.upstream.upstream import TimeLimits
 from aibridge.wire.chat_completions import ChatCompletions
+from support.bedrock import KEY_ID, REGION, SECRET, Bedrock, chunks, frames
 from support.client import ask, begun
 from support.collector import Collector, over_grpc, over_http
 from support.dialects import CHAT, MESSAGES, Dialect
@@ -67,6 +68,23 @@ class Traced:
 def traced() -> Iterator[Traced]:
     with over_http() as collector:
         yield Traced(collector)
+
+
+async def test_an_exchange_with_bedrock(traced: Traced, recorder: ListRecorder) -> None:
+    keys = {"access_key": KEY_ID, "access_key_secret": SECRET}
+    async with Bedrock() as upstream, traced.tracing() as tracing:
+        upstream.says(frames(*chunks(MESSAGES.events)))
+        provider = BedrockProvider(upstream.url, region=REGION, model="eu.anthropic.claude-opus-4-6-v1", **keys)
+        bridge = RequestBridge([provider], recorder, tracer=tracing.tracer)
+        async with bridge, serving(asked_by("ada", bridge)) as url:
+            await ask(f"{url}/bedrock/v1/messages", MESSAGES.request())
+    told = {"provider": "bedrock", "aws_bedrock": True, "model": MESSAGES.asking["model"]}
+    for span in traced.collector.spans:
+        assert told.items() <= span.attributes.items(), span.name
+    asked = traced.collector.one("Intercept.ProcessRequest.Upstream")
+    assert asked.attributes["gen_ai.provider.name"] == "aws.bedrock"
+    assert asked.attributes["gen_ai.response.id"] == MESSAGES.response_id
+    assert SECRET not in str(traced.collector.spans)
 
 
 Over = Callable[[], AbstractContextManager[Collector]]

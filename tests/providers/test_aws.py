@@ -29,14 +29,24 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+ASSUMED = b"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIAWEB</AccessKeyId>
+<SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration>
+</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
+
+
 class Container:
-    """The endpoint from which containers have the credentials of their role: numbered, and of a limited life."""
+    """The endpoint from which containers have the credentials of their role: numbered, and of a limited life.
+
+    What is posted to it is answered as AWS' token service answers those who have a web identity.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.life = timedelta(hours=1)
         self.asked = 0
         self.fails = False
+        self.posted: list[bytes] = []
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -55,7 +65,13 @@ class Container:
 def serving() -> Iterator[Container]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = container.answer()
+            self.say(*container.answer())
+
+        def do_POST(self) -> None:
+            container.posted.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.say(200, ASSUMED)
+
+        def say(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -123,6 +139,18 @@ async def test_keys_that_aws_does_not_know_any_more_are_looked_for_again(home: P
     assert (await credentials.current()).id == "AKIAOLD"
     credentials.doubt()
     assert (await credentials.current()).id == "AKIANEW"
+
+
+async def test_a_web_identity(home: Path, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = home / "token"
+    token.write_text("of-the-cluster")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/gateway")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", container.url)
+    credentials = AWSCredentials(REGION)
+    assert await credentials.current() == AccessKey("ASIAWEB", "s", "t")
+    assert credentials.source.startswith("web identity")
+    assert b"WebIdentityToken=of-the-cluster" in container.posted[0]
 
 
 async def test_a_role_is_asked_once_for_all_who_wait(container: Container) -> None:

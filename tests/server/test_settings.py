@@ -515,6 +515,7 @@ class TestBedrock:
             (f'access_key_secret = "{KEY}"', "access_key_secret is set, but no access_key; set access_key as well, or"),
             ('access_key = "AKIA"', "access_key is set, but no access_key_secret; set access_key_secret as well, or"),
             (f'session_token = "{KEY}"', "session_token is set, but no access_key"),
+            ('query = { a = "b" }', "a bedrock provider has no use for it; remove it"),
             (
                 f'profile = "p"\naccess_key = "AKIA"\naccess_key_secret = "{KEY}"',
                 "both access_key and profile are set; keep one way to get credentials",

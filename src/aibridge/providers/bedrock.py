@@ -25,7 +25,8 @@ MAX_BODY = 25_000_000
 
 _REGIONAL = ("us.", "us-gov.", "eu.", "apac.", "jp.", "au.", "ca.", "sa.", "global.")
 _EVENTS = b"application/vnd.amazon.eventstream"
-_OF_MESSAGES = frozenset({"anthropic-version", "anthropic-beta", "content-encoding", "content-type"})
+_OF_MESSAGES = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-encoding", "content-type"})
+_JSON = [("Content-Type", "application/json"), ("Accept", "application/json")]
 _UNKNOWN_KEY = frozenset({"ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"})
 
 
@@ -116,8 +117,7 @@ class BedrockProvider(Provider):
             text = bedrock.invocation(body, asked, model, betas)
             operation = "invoke-with-response-stream" if asked.stream is True else "invoke"
         url = f"{self.base_url}/model/{quote(model, safe='')}/{operation}"
-        passed = [field for field in headers if _passes(field[0].lower())]
-        passed.append(("Content-Type", "application/json"))
+        passed = [*(field for field in headers if _passes(field[0].lower())), *_JSON]
         return Outgoing(url, await self.aws.signed(url, passed, text) if self.signs else passed, text)
 
     def incoming(self, path: str, status: int, headers: RawHeaders) -> Incoming:

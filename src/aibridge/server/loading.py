@@ -345,6 +345,9 @@ class Loading:
 
     def _complete_bedrock(self, where: str, table: _Table, note: str) -> None:
         """Look at the settings of a Bedrock provider, and put in what the environment says."""
+        for setting in ("key_header", "query"):
+            if setting in table:
+                self._problem(f"{where}.{setting}", "a bedrock provider has no use for it", "remove it", note)
         given = [settings & table.keys() for settings in _AWS_CREDENTIALS]
         if len([settings for settings in given if settings]) > 1:
             names = " and ".join(min(settings) for settings in given if settings)
