@@ -17,9 +17,9 @@ from typing import Any
 from bench.answers import CHAT_COMPLETIONS, MESSAGES, RESPONSES
 from bench.mcp_server import NAME, tool_name
 from bench.provider import JSON_HEADERS, STREAM, STREAM_HEADERS, Answering
+from bench.workload import CALL_ID
 
 SCRIPTED = re.compile(rb'"model"\s*:\s*"bench-tool-(\d+)ms"')
-CALL_ID = "call_benchBenchBench"
 TOOL = f"bmcp_{NAME}_{tool_name(0)}"
 
 

@@ -19,7 +19,7 @@ from bench.process import NotServingError, Process
 from bench.report import Row
 from bench.suite import BURST, LARGE_BODY, alternate, cores, medians, recorded
 from bench.targets import Gateway, environment, free_port
-from bench.workload import Request, blocking, streaming, tool_turn
+from bench.workload import Request, blocking, streaming, tool_turn, without_tool_turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,12 +63,13 @@ REQUESTS = tuple(
 """What, request, repetitions on each of 8 connections."""
 
 TOOL_TURNS = (
-    ("tool at once, Messages", tool_turn(0)),
-    ("tool at once, Chat", tool_turn(0, CHAT_COMPLETIONS)),
-    ("tool at once, Responses", tool_turn(0, RESPONSES)),
-    ("tool of 20 ms, Messages", tool_turn(20)),
-    ("tool at once, Messages, 400 KB", tool_turn(0, size=LARGE_BODY)),
+    ("tool at once, Messages", tool_turn(0), without_tool_turn()),
+    ("tool at once, Chat", tool_turn(0, CHAT_COMPLETIONS), without_tool_turn(CHAT_COMPLETIONS)),
+    ("tool at once, Responses", tool_turn(0, RESPONSES), without_tool_turn(RESPONSES)),
+    ("tool of 20 ms, Messages", tool_turn(20), without_tool_turn()),
+    ("tool at once, Messages, 400 KB", tool_turn(0, size=LARGE_BODY), without_tool_turn(size=LARGE_BODY)),
 )
+"""What, the request, and the same without a call."""
 
 
 class GatewayWithTools(Gateway):
@@ -203,24 +204,33 @@ async def _requests(running: Mapping[str, Process], effort: Effort, note: Note) 
 async def _tool_turns(
     gateway: Process, provider: Process, mcp_server: Process, effort: Effort, note: Note
 ) -> list[Row]:
-    """How much longer than the provider and the MCP server an exchange takes in which a tool is called."""
+    """How much longer than the provider and the MCP server an exchange takes, and what of that the tool's turn adds."""
     rows = []
-    for what, request in TOOL_TURNS:
+    for what, request, without in TOOL_TURNS:
         note(what)
-        delay = await added_delay(gateway, provider, mcp_server, request, effort.times(400))
-        rows.append(Row(f"{what}: added delay, median", "ms", {WITH_FEW: delay.median}, 3, measured=WITH_FEW))
-        rows.append(Row(f"{what}: added delay, 99th percentile", "ms", {WITH_FEW: delay.p99}))
+        times = effort.times(400)
+        plain = await added_delay(gateway, provider, mcp_server, without, times, calls=0)
+        delay = await added_delay(gateway, provider, mcp_server, request, times, calls=1)
+        rows.append(Row(f"{what}: delay of the exchange, median", "ms", {WITH_FEW: delay.median}))
+        rows.append(Row(f"{what}: delay of the exchange, 99th percentile", "ms", {WITH_FEW: delay.p99}))
+        by_turn = {WITH_FEW: delay.median - plain.median}
+        rows.append(Row(f"{what}: added by the turn, median", "ms", by_turn, 3, measured=WITH_FEW))
     return rows
 
 
-async def added_delay(gateway: Process, provider: Process, mcp_server: Process, request: Request, times: int) -> Spread:
-    """The time of exchanges with one call each, without what provider and MCP server say that they took."""
+async def added_delay(
+    gateway: Process, provider: Process, mcp_server: Process, request: Request, times: int, *, calls: int
+) -> Spread:
+    """The time of exchanges with so many calls each, without what provider and MCP server say that they took."""
     await repeat(gateway, request, TURN)
     skipped = len(await _spent(provider, 0)), len(await _spent(mcp_server, 0))
     seen = await repeat(gateway, request, times)
-    turns = (await _spent(provider, skipped[0] + 2 * times))[skipped[0] :]
-    calls = (await _spent(mcp_server, skipped[1] + times))[skipped[1] :]
-    elsewhere = [first + second + call for first, second, call in zip(turns[::2], turns[1::2], calls, strict=True)]
+    turns = (await _spent(provider, skipped[0] + (1 + calls) * times))[skipped[0] :]
+    tools = (await _spent(mcp_server, skipped[1] + calls * times))[skipped[1] :]
+    elsewhere = [
+        sum(turns[n * (1 + calls) : (n + 1) * (1 + calls)]) + sum(tools[n * calls : (n + 1) * calls])
+        for n in range(times)
+    ]
     return spread([exchange.latency - other for exchange, other in zip(seen, elsewhere, strict=True)])
 
 

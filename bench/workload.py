@@ -39,11 +39,21 @@ def streaming(deltas: int, pace: str, dialect: Dialect = MESSAGES, size: int = 2
     return Request(_http(dialect, body), events=dialect.events(deltas), ending=dialect.ending)
 
 
+CALL_ID = "call_benchBenchBench"
+"""By which a request shows that the tool was called."""
+
+
 def tool_turn(milliseconds: int, dialect: Dialect = MESSAGES, size: int = 10_000) -> Request:
     """A request for a stream whose answer needs a tool that takes so long; the client sees two turns as one message."""
     body = _body(dialect, f"bench-tool-{milliseconds}ms", size, stream=True)
     opens_twice = dialect is CHAT_COMPLETIONS  # the role comes with the first turn, an empty text with the last
     return Request(_http(dialect, body), events=dialect.events(1) + opens_twice, ending=b"\n\n")
+
+
+def without_tool_turn(dialect: Dialect = MESSAGES, size: int = 10_000) -> Request:
+    """The same request, but that the provider finds the call in it and gives the second turn's answer at once."""
+    body = _body(dialect, "bench-tool-0ms", size, stream=True, user=CALL_ID)
+    return Request(_http(dialect, body), events=dialect.events(1), ending=b"\n\n")
 
 
 def ready(path: str = "/readyz") -> Request:
@@ -69,9 +79,9 @@ def _http(dialect: Dialect, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def _body(dialect: Dialect, model: str, size: int, *, stream: bool) -> bytes:
+def _body(dialect: Dialect, model: str, size: int, *, stream: bool, **others: str) -> bytes:
     """Tools, a system prompt, and rounds of tool calls and results until the size is reached."""
-    start: dict[str, Any] = {"model": model, "stream": stream}
+    start: dict[str, Any] = {"model": model, "stream": stream, **others}
     rest: dict[str, Any]
     if dialect is MESSAGES:
         rest = {"max_tokens": 4096, "system": _text(300)}
