@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import resource
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,7 +22,9 @@ from aibridge.mcp.servers import ToolServers
 from aibridge.mcp.toolbox import Catalogue, InjectedTool, Outcome
 from aibridge.wire.tools import TextPart
 
+from . import halving_server
 from .conftest import ADA, until
+from .halving_server import HALF
 from .legacy_server import LegacyServer, echo, text
 
 Start = Callable[..., Awaitable[ToolServers]]
@@ -246,6 +249,30 @@ async def test_an_answer_that_is_none_is_told_and_the_server_stays(start: Start,
     assert all(outcome.error and outcome.result.is_error for outcome in outcomes)
     assert outcomes[1].error == "the tool could not be called: the server answered HTTP 503"
     assert (await call(servers, "echo")).error is None
+
+
+WHOLE = (TextPart(HALF[:-1] + "\ufffd"),)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_text_that_was_cut_within_a_character_is_passed_on(
+    start: Start, legacy: LegacyServer, stream: bool
+) -> None:
+    async def half(_: dict[str, Any], __: web.Request) -> Any:
+        return text(HALF)
+
+    legacy.tools["half"] = half
+    legacy.answers_as_stream = stream
+    servers = await start(config(legacy), call_timeout=5.0)
+    outcome = await call(servers, "half")
+    assert (outcome.error, outcome.result.parts) == (None, WHOLE)
+
+
+async def test_a_program_may_cut_a_text_within_a_character_too(start: Start) -> None:
+    command = [sys.executable, halving_server.__file__]
+    servers = await start(ServerConfig(name="old", command=command), call_timeout=5.0)
+    outcome = await call(servers, "half")
+    assert (outcome.error, outcome.result.parts) == (None, WHOLE)
 
 
 async def test_broken_arguments_are_told_to_the_model_and_not_sent(start: Start, legacy: LegacyServer) -> None:

@@ -115,7 +115,8 @@ class SessionClient(httpx2.AsyncClient):
                 told = f"the answer is larger than {self._max_answer_size} bytes"
                 return _error(request, message, -32603, told)
         headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
-        return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+        content = json_bytes.mended(bytes(body))
+        return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
 
     def _be_patient(self, request: httpx2.Request, message: _Message) -> None:
         """How long the server may be silent: as long as it likes on a stream and in a call, which ends otherwise."""
@@ -167,7 +168,7 @@ def abandonable() -> Iterator[None]:
 
 
 class _Relayed(httpx2.AsyncByteStream):
-    """The body of an answer, until its end or until the call is abandoned."""
+    """The body of an answer, line by line, until its end or until the call is abandoned."""
 
     def __init__(self, stream: Any, call: _Call) -> None:
         self._stream = stream
@@ -175,6 +176,7 @@ class _Relayed(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks = aiter(self._stream)
+        line: list[bytes] = []  # that has not ended yet
         while True:
             chunk = None
             with self._call.may_be_abandoned() as waiting:
@@ -182,8 +184,12 @@ class _Relayed(httpx2.AsyncByteStream):
             if waiting.cancelled_caught:
                 yield _ABANDONED
             if chunk is None:
+                yield json_bytes.mended(b"".join(line))
                 return
-            yield chunk
+            if (end := chunk.rfind(b"\n") + 1) > 0:
+                yield json_bytes.mended(b"".join([*line, chunk[:end]]))
+                line.clear()
+            line.append(chunk[end:])
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -22,6 +22,8 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp.types import ErrorData, JSONRPCError, jsonrpc_message_adapter
 
+from aibridge.wire import json_bytes
+
 _PATIENCE = 2.0
 """Seconds for a program to end by itself once its input is closed, and once more after SIGTERM; the specification's
 order (https://modelcontextprotocol.io/specification/2025-11-25/basic/lifecycle#shutdown)."""
@@ -94,7 +96,7 @@ def _keep(message: bytearray, piece: bytes, max_size: int) -> None:
 
 def _parsed(line: bytearray) -> SessionMessage | Exception:
     try:
-        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+        return SessionMessage(jsonrpc_message_adapter.validate_json(json_bytes.mended(bytes(line)), by_name=False))
     except ValueError as fault:
         return fault
 

@@ -41,10 +41,15 @@ def decode_strictly(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        mended = _ESCAPE.sub(_mend, text)
-        if mended == text:
+        whole = mended(text)
+        if whole == text:
             raise
-        return decoder.decode(mended)
+        return decoder.decode(whole)
+
+
+def mended(text: bytes) -> bytes:
+    """The text with U+FFFD for each escaped lone surrogate; parsers that are strict refuse those."""
+    return _ESCAPE.sub(_mend, text) if b"\\ud" in text or b"\\uD" in text else text
 
 
 def _mend(escape: re.Match[bytes]) -> bytes:
