@@ -140,7 +140,7 @@ def _spans_one_by_one(text: bytes, at: int) -> list[tuple[str, int, int]]:
     spans = []
     while key := _KEY.match(text, at):
         _, at = _scan(told, key.end())
-        name, _ = _scan(told, key.start(1))
+        name, _ = _scan(text_of(key[1]), 0)
         spans.append((name, key.end(), at))
     return spans
 
