@@ -18,7 +18,8 @@ import atheris
 
 with atheris.instrument_imports(include=["aibridge.wire"]):
     from aibridge.errors import Fault
-    from aibridge.wire import bedrock, sse
+    from aibridge.wire import sse
+    from aibridge.wire.bedrock import answers, requests
     from aibridge.wire.chat_completions import ChatCompletions
     from aibridge.wire.content_coding import CodingError, decoded, decoder_for
     from aibridge.wire.dialect import Dialect, Reader, Turn
@@ -106,7 +107,7 @@ def fuzz_frames(dialect: Dialect, data: bytes, size: int) -> None:
     """A stream of frames is put into events as far as it goes, whatever it is."""
 
     def told(pieces: list[bytes]) -> tuple[bytes, str | None]:
-        frames = bedrock.EventFrames("bedrock", [], "")
+        frames = answers.EventFrames("bedrock", [], "")
         text = b"".join([frames.feed(piece) for piece in pieces]) + frames.close()
         return text, frames.fault and frames.fault.message
 
@@ -118,13 +119,13 @@ def fuzz_frames(dialect: Dialect, data: bytes, size: int) -> None:
 def fuzz_invocation(dialect: Dialect, data: bytes, size: int) -> None:
     """A request that is one is put into Bedrock's form: JSON still, without what says where it goes."""
     with suppress(Fault):
-        request = bedrock.asked(data)
-        put = bedrock.invocation(data, request, "anthropic.claude-sonnet-4-5", ["effort-2025-11-24"])
+        request = requests.asked(data)
+        put = requests.invocation(data, request, "anthropic.claude-sonnet-4-5", ["effort-2025-11-24"])
         with suppress(UnicodeDecodeError, RecursionError):
             members = json.loads(put)
             assert members["anthropic_version"] == "bedrock-2023-05-31"
             assert not members.keys() & {"model", "stream", "metadata"}
-    for document in (bedrock.ErrorDocument([], 400, "", ""), bedrock.CountDocument([])):
+    for document in (answers.ErrorDocument([], 400, "", ""), answers.CountDocument([])):
         b"".join([document.feed(piece) for piece in pieces(data, size)]) + document.close()
 
 

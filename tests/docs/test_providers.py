@@ -9,7 +9,7 @@ import pytest
 
 from aibridge.server.gateway import Gateway
 from aibridge.server.loading import load
-from aibridge.wire import bedrock_models
+from aibridge.wire.bedrock import models
 from support.bedrock import KEY_ID, SECRET, Bedrock, answer, is_signed, key_of, without_aws
 from support.client import ask
 from support.dialects import MESSAGES
@@ -48,12 +48,12 @@ async def test_bedrock(toml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_changed_at_bedrock() -> None:
     told = {name: what for cell, what in rows(section(page("providers.md"), "What is changed")) for name in code(cell)}
-    assert {name for name, what in told.items() if what.endswith("Bedrock refuses them")} == {*bedrock_models.REMOVED}
-    for member, beta in bedrock_models.GATED.items():
+    assert {name for name, what in told.items() if what.endswith("Bedrock refuses them")} == {*models.REMOVED}
+    for member, beta in models.GATED.items():
         assert beta in code(told[member])
     shares = [
         int(share) for share in re.findall(r"\d+(?=, | or | percent)", told["thinking"].partition("budget of")[2])
     ]
-    assert shares == [*bedrock_models.EFFORT.values()]
-    assert f"{bedrock_models.LEAST_BUDGET:,}" in told["thinking"]
+    assert shares == [*models.EFFORT.values()]
+    assert f"{models.LEAST_BUDGET:,}" in told["thinking"]
     assert code(told["anthropic_version"]) == ["bedrock-2023-05-31"]

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibridge.errors import Fault
-from aibridge.wire import bedrock, sse
-from aibridge.wire.bedrock_models import BETAS, GATED, REMOVED, betas_for, thinks_adaptively
+from aibridge.wire import sse
+from aibridge.wire.bedrock import answers, requests
+from aibridge.wire.bedrock.models import BETAS, GATED, REMOVED, betas_for, thinks_adaptively
 from support.bedrock import chunk, chunks, exception, frame
 from support.dialects import MESSAGES
 
@@ -26,7 +27,7 @@ PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/
 
 
 def put(body: bytes, model: str = SONNET_45, betas: Sequence[str] = ()) -> bytes:
-    return bedrock.invocation(body, bedrock.asked(body), model, betas)
+    return requests.invocation(body, requests.asked(body), model, betas)
 
 
 def request(**members: Any) -> bytes:
@@ -151,12 +152,12 @@ def test_who_thinks_adaptively(model: str, adaptive: bool) -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"model": 5}', b"\xff"])
 def test_what_is_no_request_is_refused(body: bytes) -> None:
     with pytest.raises(Fault):
-        bedrock.asked(body)
+        requests.asked(body)
 
 
 def test_counting_wraps_an_invocation() -> None:
     body = b'{"model":"claude-x","messages":[{"role":"user","content":"hi"}],"system":"s"}'
-    told = json.loads(bedrock.counting(body, bedrock.asked(body), SONNET_45, []))
+    told = json.loads(requests.counting(body, requests.asked(body), SONNET_45, []))
     inner = base64.b64decode(told["input"]["invokeModel"]["body"])
     assert json.loads(inner) == {
         "anthropic_version": "bedrock-2023-05-31",
@@ -164,6 +165,20 @@ def test_counting_wraps_an_invocation() -> None:
         "messages": [{"role": "user", "content": "hi"}],
         "system": "s",
     }
+
+
+@pytest.mark.parametrize(
+    ("thinking", "put_as", "max_tokens"),
+    [
+        ({"type": "adaptive"}, {"type": "disabled"}, 1),
+        ({"type": "enabled", "budget_tokens": 5000}, {"type": "enabled", "budget_tokens": 5000}, 5001),
+    ],
+)
+def test_counting_with_thinking(thinking: dict[str, Any], put_as: dict[str, Any], max_tokens: int) -> None:
+    body = json.dumps({"model": "claude-x", "messages": [], "thinking": thinking}).encode()
+    told = json.loads(requests.counting(body, requests.asked(body), SONNET_45, []))
+    inner = json.loads(base64.b64decode(told["input"]["invokeModel"]["body"]))
+    assert (inner["thinking"], inner["max_tokens"]) == (put_as, max_tokens)
 
 
 # Answers
@@ -174,7 +189,7 @@ events = st.lists(st.tuples(st.sampled_from(["ping", "message_start", "x"]), mem
 
 def heard(pieces: Sequence[bytes]) -> tuple[bytes, str | None]:
     """The server-sent events of a stream, and why it can not go on."""
-    frames = bedrock.EventFrames("bedrock", [], "req-1")
+    frames = answers.EventFrames("bedrock", [], "req-1")
     told = b"".join(frames.feed(piece) for piece in pieces) + frames.close()
     return told, frames.fault.message if frames.fault else None
 
@@ -251,7 +266,7 @@ def test_other_frames_are_passed_over_and_broken_ones_are_not() -> None:
 
 
 def error(text: bytes, status: int = 400, kind: str = "") -> bytes:
-    document = bedrock.ErrorDocument([], status, kind, "req-9")
+    document = answers.ErrorDocument([], status, kind, "req-9")
     return b"".join(document.feed(text[at : at + 3]) for at in range(0, len(text), 3)) + document.close()
 
 
@@ -290,20 +305,20 @@ def test_what_is_no_error_of_aws_passes_as_it_came(text: bytes) -> None:
 
 
 def test_a_long_error_passes_as_it_comes() -> None:
-    document = bedrock.ErrorDocument([], 500, "", "")
-    long = b'{"message":"' + b"m" * bedrock.MAX_DOCUMENT
+    document = answers.ErrorDocument([], 500, "", "")
+    long = b'{"message":"' + b"m" * answers.MAX_DOCUMENT
     assert document.feed(long) == long
     assert document.feed(b'"}') == b'"}'
     assert document.close() == b""
 
 
 def test_a_count() -> None:
-    document = bedrock.CountDocument([])
+    document = answers.CountDocument([])
     assert document.feed(b'{"inputTokens"') + document.feed(b":42}") + document.close() == b'{"input_tokens":42}'
-    other = bedrock.CountDocument([])
+    other = answers.CountDocument([])
     assert other.feed(b"{}") + other.close() == b"{}"
 
 
 @pytest.mark.parametrize(("told", "name"), [("A", "A"), ("A:http://x/", "A"), ("com.amazon#A", "A"), ("", "")])
 def test_names_of_errors(told: str, name: str) -> None:
-    assert bedrock.error_name(told) == name
+    assert answers.error_name(told) == name

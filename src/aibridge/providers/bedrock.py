@@ -14,7 +14,7 @@ from aibridge.errors import Fault, Kind
 from aibridge.providers.credential import NO_CREDENTIAL, Credential
 from aibridge.providers.interpreter import Headers, Incoming, Outgoing, RawHeaders
 from aibridge.providers.provider import Provider
-from aibridge.wire import bedrock
+from aibridge.wire.bedrock import answers, requests
 from aibridge.wire.content_coding import CodingError, decoded
 from aibridge.wire.messages import Messages
 
@@ -108,13 +108,13 @@ class BedrockProvider(Provider):
         betas = [
             beta.strip() for name, value in headers if name.lower() == "anthropic-beta" for beta in value.split(",")
         ]
-        asked = bedrock.asked(body)
+        asked = requests.asked(body)
         model = self.model_for(asked.model)
         if path == COUNT_TOKENS:
             model = _base_model(model)
-            text, operation = bedrock.counting(body, asked, model, betas), "count-tokens"
+            text, operation = requests.counting(body, asked, model, betas), "count-tokens"
         else:
-            text = bedrock.invocation(body, asked, model, betas)
+            text = requests.invocation(body, asked, model, betas)
             operation = "invoke-with-response-stream" if asked.stream is True else "invoke"
         url = f"{self.base_url}/model/{quote(model, safe='')}/{operation}"
         passed = [*(field for field in headers if _passes(field[0].lower())), *_JSON]
@@ -127,14 +127,14 @@ class BedrockProvider(Provider):
         passed = [*headers, (b"request-id", request_id.encode("latin-1"))] if request_id else headers
         without_length = [field for field in passed if field[0].lower() != b"content-length"]
         if status >= 400:
-            kind = bedrock.error_name(named.get(b"x-amzn-errortype", b"").decode("latin-1"))
+            kind = answers.error_name(named.get(b"x-amzn-errortype", b"").decode("latin-1"))
             if kind in _UNKNOWN_KEY:
                 self.aws.doubt()
-            return bedrock.ErrorDocument(without_length, status, kind, request_id)
+            return answers.ErrorDocument(without_length, status, kind, request_id)
         if named.get(b"content-type", b"").lower().startswith(_EVENTS):
             others = [field for field in without_length if field[0].lower() != b"content-type"]
-            return bedrock.EventFrames(self.name, [*others, (b"content-type", b"text/event-stream")], request_id)
-        return bedrock.CountDocument(without_length) if path == COUNT_TOKENS else bedrock.Passing(passed)
+            return answers.EventFrames(self.name, [*others, (b"content-type", b"text/event-stream")], request_id)
+        return answers.CountDocument(without_length) if path == COUNT_TOKENS else answers.Passing(passed)
 
 
 def _passes(name: str) -> bool:

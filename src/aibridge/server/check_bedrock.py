@@ -13,7 +13,7 @@ import msgspec
 from aibridge.providers import BedrockProvider
 from aibridge.providers.aws import NoCredentials
 from aibridge.upstream.upstream import Upstream, UpstreamRequest
-from aibridge.wire.bedrock import error_name
+from aibridge.wire.bedrock.answers import error_name
 
 Verdict = Literal["ok", "note", "FAIL"]
 

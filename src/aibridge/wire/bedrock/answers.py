@@ -1,42 +1,23 @@
-"""Claude at Amazon Bedrock: Messages in another envelope.
+"""Putting what Amazon Bedrock answers as Anthropic would put it: events out of binary frames, and errors of AWS.
 
-A request has its model in the path, its version and beta flags in the body, and less in it than elsewhere. An answer
-comes as a document, or as events in binary frames; an error in a shape of AWS. Here a request is put into this form,
-and an answer into that of Anthropic's own API.
-
-Sources: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html,
-.../API_runtime_InvokeModelWithResponseStream.html and .../API_runtime_CountTokens.html.
+Sources: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html and
+.../API_runtime_ResponseStream.html.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
 from aibridge.errors import Fault, Kind
 from aibridge.wire import json_bytes, sse
 from aibridge.wire.aws_event_stream import Frame, FrameDecoder, FrameError
-from aibridge.wire.bedrock_models import (
-    DEFAULT_EFFORT,
-    EFFORT,
-    GATED,
-    LEAST_BUDGET,
-    REMOVED,
-    UNGATED,
-    betas_for,
-    thinks_adaptively,
-)
-from aibridge.wire.body import read_body
 
 MAX_DOCUMENT = 1 << 20
 """How long an error or a count may be, in bytes; a longer one passes as it came."""
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
-
-_VERSION = b'"bedrock-2023-05-31"'
 
 ERROR_TYPES = {
     "accessdenied": "permission_error",
@@ -69,78 +50,6 @@ _TYPES_BY_STATUS = {
 }
 
 
-# Requests
-
-
-class Asked(msgspec.Struct):
-    """What of a request decides how it is put."""
-
-    model: str
-    stream: Any = None
-    max_tokens: Any = None
-    thinking: Any = None
-    output_config: Any = None
-    anthropic_beta: Any = None
-
-
-_asked = msgspec.json.Decoder(Asked)
-
-
-def asked(body: bytes) -> Asked:
-    """Read a request. Raises `Fault` (INVALID_REQUEST)."""
-    return read_body(_asked, body)
-
-
-def invocation(body: bytes, asked: Asked, model: str, betas: Iterable[str]) -> bytes:
-    """The body of a request to `model`, as Bedrock takes it; no byte of what it keeps is changed.
-
-    `betas` are the flags that the client asks for.
-    """
-    # An inference profile of one's own may have any name: then the one that the client knows it by has to tell.
-    name = model if "claude" in model else asked.model
-    own = asked.anthropic_beta if isinstance(asked.anthropic_beta, list) else []
-    allowed = betas_for(name, [*betas, *(beta for beta in own if isinstance(beta, str))])
-    adaptive = thinks_adaptively(name)
-    changes: dict[str, bytes | None] = dict.fromkeys(("model", "stream", *REMOVED))
-    changes |= {
-        member: None for member, beta in GATED.items() if beta not in allowed and not (adaptive and member in UNGATED)
-    }
-    changes["anthropic_version"] = _VERSION
-    changes["anthropic_beta"] = json_bytes.encode(allowed) if allowed else None
-    if not adaptive and _member(asked.thinking, "type") == "adaptive" and (budget := _budget(asked)):
-        changes["thinking"] = budget
-    return json_bytes.edit(body, changes)
-
-
-def counting(body: bytes, asked: Asked, model: str, betas: Iterable[str]) -> bytes:
-    """The body of a request to count the tokens of what Messages' `count_tokens` was asked with."""
-    if asked.max_tokens is None:  # an invocation must have it; it says nothing of how much is counted
-        budget = _member(asked.thinking, "budget_tokens")
-        least = b"%d" % (1 + (budget if isinstance(budget, int) else 0))
-        body = json_bytes.set_member(body, "max_tokens", least)
-    inner = base64.b64encode(invocation(body, asked, model, betas))
-    return b'{"input":{"invokeModel":{"body":"%b"}}}' % inner
-
-
-def _budget(asked: Asked) -> bytes | None:
-    """The `thinking` that stands for an adaptive one; None where there is nothing to make it of."""
-    if not isinstance(asked.max_tokens, int):
-        return None
-    effort = _member(asked.output_config, "effort")
-    share = EFFORT.get(effort, DEFAULT_EFFORT) if isinstance(effort, str) else DEFAULT_EFFORT
-    budget = asked.max_tokens * share // 100
-    if budget < LEAST_BUDGET:
-        return b'{"type":"disabled"}'
-    return b'{"type":"enabled","budget_tokens":%d}' % budget
-
-
-def _member(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
-
-
-# Answers
-
-
 class _Chunk(msgspec.Struct):
     event: bytes = msgspec.field(name="bytes")  # msgspec undoes their Base64
 
@@ -151,7 +60,7 @@ class _Event(msgspec.Struct):
 
 class _Error(msgspec.Struct):
     message: str = ""
-    Message: str = ""
+    capital: str = msgspec.field(default="", name="Message")  # as some services of AWS have it
     kind: str = msgspec.field(default="", name="__type")
 
 
@@ -257,7 +166,7 @@ class ErrorDocument(Document):
             error = _error.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return text
-        if not (message := error.message or error.Message):
+        if not (message := error.message or error.capital):
             return text
         return _error_body(error_type(self._kind or error.kind, self._status), message, self._request_id)
 
@@ -305,7 +214,7 @@ def _message_in(payload: bytes) -> str:
         error = _error.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    return error.message or error.Message
+    return error.message or error.capital
 
 
 def _error_body(kind: str, message: str, request_id: str) -> bytes:
