@@ -43,7 +43,7 @@ def without_contents(record_all: RecordAll) -> RecordAll:
     """What hands records on without their contents."""
 
     async def record_figures(records: Sequence[Record]) -> None:
-        await record_all([_emptied(record, "off") for record in records])
+        await record_all([emptied(record, "off") for record in records])
 
     return record_figures
 
@@ -121,10 +121,11 @@ class _DaemonThreads:
 
 def _withheld(records: Sequence[Record], why: str) -> list[Record]:
     _log.error("contents are left out of %d records, for the redactor failed: %s", len(records), why)
-    return [_emptied(record, "withheld") for record in records]
+    return [emptied(record, "withheld") for record in records]
 
 
-def _emptied(record: Record, mark: Mark) -> Record:
+def emptied(record: Record, mark: Mark) -> Record:
+    """The record without its contents, and with a word of why."""
     return _rewritten(record, lambda _: "", mark)
 
 

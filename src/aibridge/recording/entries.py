@@ -33,17 +33,22 @@ class Reading(NamedTuple):
     """Whole lines that hold no readable entry."""
 
 
-def encode(record: Record) -> bytes:
-    """Write a record as a line.
+def as_json(record: Record) -> bytes:
+    """A record as a JSON object in one line, whose first member is `type`.
 
     Lone surrogates, which UTF-8 can not carry, are written as JSON escapes (RFC 8259, section 8.2) and come back
     as they were; two that make up a pair come back as the one character that they stand for. TypeError, ValueError
     and RecursionError are raised for metadata that JSON can not express.
     """
     try:
-        body = _encoder.encode(record)
+        return _encoder.encode(record)
     except UnicodeEncodeError:
-        body = json.dumps(msgspec.to_builtins(record), separators=(",", ":")).encode("ascii")
+        return json.dumps(msgspec.to_builtins(record), separators=(",", ":")).encode("ascii")
+
+
+def encode(record: Record) -> bytes:
+    """Write a record as a line; raises what `as_json` does."""
+    body = as_json(record)
     return b"%08x %b\n" % (crc32(body), body)
 
 

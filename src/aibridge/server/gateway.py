@@ -26,6 +26,7 @@ from aibridge.providers import (
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.memory import CachedTurnMemory, memory_for
 from aibridge.recording.stores import store_for
+from aibridge.server.audit import audited, forwarder
 from aibridge.server.auth import authentication
 from aibridge.server.connecting import connecting
 from aibridge.server.redaction import redaction
@@ -57,9 +58,10 @@ class Gateway:
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry, namespace=settings.metrics.namespace)
         storage = settings.storage
+        self._forwarder = forwarder(settings.audit)
         self._ledger = Ledger(
             storage.journal_dir,
-            store_for(storage.url),
+            audited(store_for(storage.url), settings.audit),
             required=storage.required,
             fsync=storage.fsync,
             fsync_interval=storage.fsync_interval,
@@ -99,7 +101,7 @@ class Gateway:
             trace_contents=settings.tracing.contents,
             propagate_traces=settings.tracing.propagate,
         )
-        self._vitals = Vitals(self._ledger, self._bridge, self.tool_servers, metrics)
+        self._vitals = Vitals(self._ledger, self._bridge, self.tool_servers, metrics, self._forwarder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the server's lifespan."""
@@ -139,6 +141,8 @@ class Gateway:
     def _background(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What is done as long as the gateway lives, beside answering."""
         yield self._vitals.run()
+        if self._forwarder:
+            yield self._forwarder.run()
         retention = self._settings.retention
         if retention.contents or retention.figures:
             from aibridge.recording.retention import pruner_for

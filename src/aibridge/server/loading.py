@@ -20,6 +20,7 @@ import msgspec
 from aibridge.errors import SettingsError
 from aibridge.server import values
 from aibridge.server.settings import (
+    Audit,
     Auth,
     Breaker,
     Log,
@@ -106,6 +107,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "storage": Storage,
     "recording": Recording,
     "retention": Retention,
+    "audit": Audit,
     "auth": Auth,
     "metrics": Metrics,
     "upstream": Upstream,
@@ -164,6 +166,7 @@ class Loading:
             storage=self._section("storage", Storage),
             recording=self._section("recording", Recording),
             retention=self._section("retention", Retention),
+            audit=self._section("audit", Audit),
             auth=self._section("auth", Auth),
             metrics=self._section("metrics", Metrics),
             upstream=self._section("upstream", Upstream, _proxies(self._environ)),

@@ -96,6 +96,23 @@ class Retention(Section, frozen=True, kw_only=True):
     """Everything, contents too."""
 
 
+class Audit(Section, frozen=True, kw_only=True):
+    """The audit trail beside the store: files, and where their lines are sent on."""
+
+    dir: Annotated[Path | None, values.PATH_OR_NONE] = None
+    """Without a folder there is no trail."""
+    contents: Annotated[bool, values.BOOLEAN] = False
+    """Whether prompts, tool arguments, thoughts and errors' texts are in it."""
+    max_file_size: Annotated[int, values.SIZE] = 64 * 2**20
+    """Bytes from which on a file is followed by another."""
+    keep: Annotated[float, duration(zero=True)] = 0.0
+    """Seconds after which a file is removed once it is sent; 0 keeps all."""
+    otlp_endpoint: Annotated[str, values.SERVER_URL_OR_NONE] = ""
+    """Of a collector that takes logs by OTLP over HTTP; without one, nothing is sent."""
+    otlp_headers: Annotated[dict[str, Secret], values.HEADERS] = {}
+    """Sent to the collector."""
+
+
 class Auth(Section, frozen=True, kw_only=True):
     """How the gateway learns who asks."""
 
@@ -291,6 +308,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage: Storage = Storage()
     recording: Recording = Recording()
     retention: Retention = Retention()
+    audit: Audit = Audit()
     auth: Auth = Auth()
     metrics: Metrics = Metrics()
     upstream: Upstream = Upstream()

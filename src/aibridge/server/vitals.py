@@ -12,6 +12,7 @@ from aibridge.recording.ledger import Ledger
 
 if TYPE_CHECKING:
     from aibridge.mcp.servers import ToolServers
+    from aibridge.server.audit import Forwarder
 
 EVERY = 2.0
 """Seconds between two looks, so that a scrape of one worker tells of the others as well."""
@@ -25,9 +26,15 @@ class Vitals:
     """Looks after the journal, the keys of providers and the MCP servers of one process."""
 
     def __init__(
-        self, ledger: Ledger, bridge: RequestBridge, tool_servers: ToolServers | None, metrics: Metrics
+        self,
+        ledger: Ledger,
+        bridge: RequestBridge,
+        tool_servers: ToolServers | None,
+        metrics: Metrics,
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._ledger, self._bridge, self._tool_servers, self._metrics = ledger, bridge, tool_servers, metrics
+        self._forwarder = forwarder
         self._unrecorded = 0
         self._began = monotonic()
 
@@ -59,6 +66,8 @@ class Vitals:
         """What is wrong though exchanges can be carried."""
         found = [self._ledger.problem] if self._ledger.problem else []
         found += self._bridge.warnings()
+        if self._forwarder and self._forwarder.problem:
+            found.append(f"the audit trail is not sent on: {self._forwarder.problem}")
         states = self._tool_servers.states if self._tool_servers else ()
         return found + [
             f"MCP server {state.name} is not connected: {state.error or 'not yet'}"
