@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aibridge.recording.recorder import Recorder
     from aibridge.recording.secrets import KnownSecrets
     from aibridge.upstream.breaker import BreakerPolicy
+    from aibridge.upstream.connecting import Connecting, Proxies
     from aibridge.upstream.upstream import TimeLimits
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "AnthropicProvider",
     "BedrockProvider",
     "BreakerPolicy",
+    "Connecting",
     "CopilotProvider",
     "Credential",
     "Fault",
@@ -39,6 +41,7 @@ __all__ = [
     "ModelRoute",
     "OpenAIProvider",
     "Provider",
+    "Proxies",
     "Recorder",
     "RecordingError",
     "Redaction",
@@ -65,6 +68,7 @@ _HOMES = {
     "aibridge.recording.recorder": ("Recorder",),
     "aibridge.recording.secrets": ("KnownSecrets",),
     "aibridge.upstream.breaker": ("BreakerPolicy",),
+    "aibridge.upstream.connecting": ("Connecting", "Proxies"),
     "aibridge.upstream.upstream": ("TimeLimits",),
 }
 

@@ -22,7 +22,7 @@ from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.servers import ToolServers
 from aibridge.recording.contents import Redaction
 from aibridge.records import InterceptionEnded
-from aibridge.server.gateway import tracing
+from aibridge.server.loading import load
 from aibridge.server.settings import Tracing as TracingSettings
 from aibridge.server.tracing import Tracing
 from aibridge.server.values import Secret
@@ -451,13 +451,14 @@ async def test_a_collector_that_is_not_there_harms_nobody(provider: Provider, tm
         assert (await ask(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR)).complete
 
 
-@pytest.mark.parametrize("module", ["opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http.trace_exporter"])
+@pytest.mark.parametrize("module", ["opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc"])
 def test_what_is_not_installed_is_named_with_the_remedy(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(module) or name == "aibridge.server.tracing"]:
+    for name in [name for name in sys.modules if name.startswith(module)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SettingsError, match=r"^tracing\.endpoint: .*pip install 'aibridge\[otel\]'"):
-        tracing(TracingSettings(endpoint="http://127.0.0.1:4318"))
+    told = {"AIBRIDGE_TRACING_ENDPOINT": "http://127.0.0.1:4317", "AIBRIDGE_TRACING_PROTOCOL": "grpc"}
+    with pytest.raises(SettingsError, match=rf"^tracing\.endpoint: .*{module}.*; .*pip install 'aibridge\[otel\]'"):
+        load(None, told)
 
 
 def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from aibridge.errors import Fault, Kind, SettingsError
-from aibridge.server.connecting import connecting
+from aibridge.server.connecting import connecting, time_limits
+from aibridge.server.loading import load
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Upstream as UpstreamSettings
 from aibridge.upstream.connecting import Connecting, Proxies
@@ -266,19 +267,29 @@ class TestTLS:
     @pytest.mark.parametrize(
         ("written", "said"),
         [
-            ({"ca_file": "nowhere.pem"}, r"ca_file of provider tidal: .*nowhere\.pem can not be used \(No such file"),
-            ({"ca_file": "text.pem"}, r"ca_file of provider tidal: .*text\.pem can not be used \(OpenSSL says"),
-            ({"client_cert": "text.pem"}, r"client_cert of provider tidal: OpenSSL says .*; it is a PEM file"),
+            ('ca_file = "nowhere.pem"', r"providers.tidal.ca_file: nowhere\.pem can not be used \(No such file"),
+            ('ca_file = "text.pem"', r"providers.tidal.ca_file: text\.pem can not be used \(OpenSSL says"),
+            ('client_cert = "text.pem"', r"providers.tidal.client_cert: text\.pem can not be used \(OpenSSL says"),
+            ('client_key = "text.pem"', r"providers.tidal.client_key: there is no client_cert"),
         ],
     )
     def test_files_that_can_not_be_used_stop_the_start(
-        self, written: dict[str, str], said: str, tmp_path: Path
+        self, written: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (tmp_path / "text.pem").write_text("no certificate")
-        files: dict[str, Any] = {name: tmp_path / file for name, file in written.items()}
-        told = ProviderSettings(type="openai", name="tidal", base_url="https://tidal.example", **files)
+        monkeypatch.chdir(tmp_path)
+        Path("text.pem").write_text("no certificate")
+        config = Path("aibridge.toml")
+        config.write_text(f'[[providers]]\ntype = "openai"\nname = "tidal"\napi_key = "k"\n{written}')
         with pytest.raises(SettingsError, match=f"^{said}"):
-            connecting(UpstreamSettings(), [told])
+            load(config, {})
+
+
+def test_time_limits_of_a_provider() -> None:
+    """What it does not say is as for all; 0 says that there is no limit."""
+    usual = UpstreamSettings(connect_timeout=1, first_byte_timeout=2, idle_timeout=3, whole_timeout=4)
+    slow = ProviderSettings(type="openai", name="slow", base_url="https://x.example", idle_timeout=30, whole_timeout=0)
+    assert time_limits(usual) == TimeLimits(1, 2, 3, 4, 0, 15)
+    assert time_limits(usual, slow) == TimeLimits(1, 2, 30, 0, 0, 15)
 
 
 def certified_by(authority: trustme.CA, folder: Path) -> Path:

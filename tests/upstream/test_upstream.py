@@ -138,6 +138,14 @@ async def test_the_whole_limit_may_be_less_than_that_of_the_first_byte(
     await upstream.aclose()
 
 
+async def test_a_provider_may_have_limits_of_its_own(provider: Provider) -> None:
+    upstream = Upstream(TimeLimits(first_byte=30), limits_of={"tidal": TimeLimits(first_byte=0.2)})
+    provider.says(raw(asyncio.Event()))
+    with pytest.raises(Fault, match=r"tidal sent no byte within the first-byte limit of 0\.2 s"):
+        await upstream.send(request_to(provider.url))
+    await upstream.aclose()
+
+
 async def test_silence_is_told_as_often_as_it_is_asked_for(upstream: Upstream, provider: Provider) -> None:
     turn = asyncio.Event()
     told: list[float] = []

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol
 
 from aibridge.actor import Actor, actor_of
@@ -80,12 +80,12 @@ class RequestBridge:
 
     `routes` are names under which several of the providers are served, one after the other where one fails.
     `toolbox` holds the tools that are injected, for at most `max_turns` turns of an interception; `memory` keeps what
-    clients are not shown of such turns. `time_limits` are for upstreams, and `connecting` says how they are reached;
-    `breaker` says when one in trouble is left alone (None for never); below `dump_dir`, whole exchanges are written for
-    debugging. `max_body_size` is in bytes; `grace` is how many seconds exchanges may go on when the host's lifespan
-    ends. `redaction` sees contents before the recorder does. `tracer` gets a span for each step of an exchange, without
-    prompts and the like unless `trace_contents`; with `propagate_traces`, providers are told which trace a request
-    belongs to.
+    clients are not shown of such turns. `time_limits` are for upstreams, those `time_limits_of` some by their names;
+    `connecting` says how they are reached; `breaker` says when one in trouble is left alone (None for never); below
+    `dump_dir`, whole exchanges are written for debugging. `max_body_size` is in bytes; `grace` is how many seconds
+    exchanges may go on when the host's lifespan ends. `redaction` sees contents before the recorder does. `tracer` gets
+    a span for each step of an exchange, without prompts and the like unless `trace_contents`; with `propagate_traces`,
+    providers are told which trace a request belongs to.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class RequestBridge:
         memory: TurnMemory | None = None,
         max_turns: int = MAX_TURNS,
         time_limits: TimeLimits | None = None,
+        time_limits_of: Mapping[str, TimeLimits] = MappingProxyType({}),
         connecting: Connecting | None = None,
         breaker: BreakerPolicy | None = DEFAULT_POLICY,
         dump_dir: Path | None = None,
@@ -122,6 +123,7 @@ class RequestBridge:
         self._homes = Homes()
         self._upstream = Upstream(
             time_limits,
+            limits_of=time_limits_of,
             connecting=connecting,
             breakers=Breakers(breaker, self._metrics) if breaker else None,
             dump=Dump(dump_dir, frozenset().union(*(each.secret_headers for each in self.providers)))

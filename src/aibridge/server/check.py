@@ -25,7 +25,7 @@ from aibridge.recording.databases import schema_of
 from aibridge.recording.stores import is_postgresql, sqlite_path
 from aibridge.server import values
 from aibridge.server.connecting import connecting
-from aibridge.server.gateway import provider_of, tracing
+from aibridge.server.gateway import provider_of
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings, Storage
@@ -52,11 +52,9 @@ class Finding:
 def check(settings: Settings) -> int:
     """Look at all that the gateway needs, and print what was found: the exit status, 1 where anything fails.
 
-    Raises `SettingsError` where code that the settings name, or need, can not be had.
+    Raises `SettingsError` where code that the settings name can not be had.
     """
     redaction(settings.recording)
-    if traces := tracing(settings.tracing):
-        traces.close()
     findings = [
         _journal(settings.storage),
         _database(settings.storage),

@@ -28,7 +28,7 @@ from aibridge.recording.memory import CachedTurnMemory, memory_for
 from aibridge.recording.stores import store_for
 from aibridge.server.audit import audited, forwarder
 from aibridge.server.auth import authentication
-from aibridge.server.connecting import connecting
+from aibridge.server.connecting import connecting, time_limits
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Route as RouteSettings
@@ -38,7 +38,6 @@ from aibridge.server.values import Secret
 from aibridge.server.vitals import Vitals
 from aibridge.tracer import NO_TRACER, Tracer
 from aibridge.upstream.breaker import BreakerPolicy
-from aibridge.upstream.upstream import TimeLimits
 
 if TYPE_CHECKING:
     from aibridge.mcp.servers import ToolServers
@@ -68,7 +67,7 @@ class Gateway:
             max_journal_size=storage.max_journal_size,
         )
         upstream, breaker = settings.upstream, settings.breaker
-        self._tracing = tracing(settings.tracing)
+        self._tracing = _tracing(settings.tracing)
         tracer = self._tracing.tracer if self._tracing else None
         self.tool_servers = _tool_servers(settings, tracer or NO_TRACER)
         """The MCP servers, where there are any."""
@@ -82,14 +81,8 @@ class Gateway:
             toolbox=self.tool_servers,
             memory=self._memory,
             max_turns=settings.tools.max_turns,
-            time_limits=TimeLimits(
-                connect=upstream.connect_timeout,
-                first_byte=upstream.first_byte_timeout,
-                idle=upstream.idle_timeout,
-                whole=upstream.whole_timeout,
-                whole_stream=upstream.whole_stream_timeout,
-                keep_alive=upstream.keepalive_interval,
-            ),
+            time_limits=time_limits(upstream),
+            time_limits_of={each.name: time_limits(upstream, each) for each in settings.providers},
             connecting=connecting(upstream, settings.providers),
             breaker=BreakerPolicy(breaker.failures, breaker.reset, breaker.open, breaker.probes)
             if breaker.enabled
@@ -224,17 +217,13 @@ def _route_of(settings: RouteSettings, providers: Sequence[Provider]) -> ModelRo
     )
 
 
-def tracing(settings: TracingSettings) -> Tracing | None:
-    """Where spans go, if they do. Raises `SettingsError` where what that takes is not installed."""
+def _tracing(settings: TracingSettings) -> Tracing | None:
+    """Where spans go, if they do."""
     if not settings.endpoint:
         return None
-    try:
-        from aibridge.server.tracing import Tracing
+    from aibridge.server.tracing import Tracing
 
-        return Tracing(settings)
-    except ImportError as error:
-        remedy = "install it with pip install 'aibridge[otel]', or remove the endpoint"
-        raise SettingsError(f"tracing.endpoint: what sends traces is not installed ({error}); {remedy}") from error
+    return Tracing(settings)
 
 
 def _tool_servers(settings: Settings, tracer: Tracer) -> ToolServers | None:

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from urllib.parse import unquote
 import msgspec
 
 from aibridge.errors import SettingsError
-from aibridge.server import values
+from aibridge.server import tls, values
 from aibridge.server.settings import (
     Audit,
     Auth,
@@ -178,6 +179,8 @@ class Loading:
             routes=self._routes(),
             mcp_servers=self._mcp_servers(),
         )
+        self._look_for_files(settings)
+        self._look_for_packages(settings.tracing)
         self._end()
         return settings
 
@@ -191,6 +194,27 @@ class Loading:
     def _end(self) -> None:
         if self._problems:
             raise SettingsError("\n".join(self._problems))
+
+    def _look_for_files(self, settings: Settings) -> None:
+        """Certificates and keys are read once before the gateway starts, and not for the first time by each worker."""
+        found: set[str] = set()
+        for provider in settings.providers:
+            if provider.client_key and not provider.client_cert:
+                where = f"providers.{provider.name}.client_key"
+                self._problem(where, "there is no client_cert", "set that too, or remove it")
+            try:
+                tls.context(settings.upstream, provider)
+            except SettingsError as fault:
+                found.add(str(fault))
+        self._problems += sorted(found)
+
+    def _look_for_packages(self, tracing: Tracing) -> None:
+        if not tracing.endpoint:
+            return
+        needed = ("opentelemetry.sdk", f"opentelemetry.exporter.otlp.proto.{tracing.protocol}")
+        if missing := [name for name in needed if not _is_installed(name)]:
+            remedy = "install it with pip install 'aibridge[otel]', or set no endpoint"
+            self._problem("tracing.endpoint", f"to trace needs {' and '.join(missing)}, not installed", remedy)
 
     def _problem(self, setting: str, found: str, allowed: str, note: str = "") -> None:
         note = f" ({note})" if note else ""
@@ -440,6 +464,13 @@ class Loading:
             if name and first.setdefault(name, index) != index:
                 taken = f"{values.shown(name)} is already the name of {list_name}[{first[name]}]"
                 self._problem(f"{list_name}[{index}].name", taken, "each needs a name of its own")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even what it is a part of
+        return False
 
 
 def _proxies(environ: Mapping[str, str]) -> _Table:

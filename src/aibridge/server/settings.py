@@ -227,6 +227,11 @@ class Provider(Section, frozen=True, kw_only=True):
     send_actor_headers: Annotated[bool, values.BOOLEAN] = False
     byok: Annotated[bool, values.BOOLEAN] = True
     """False: what the client sends as its credential is dropped."""
+    first_byte_timeout: Annotated[float | None, duration(zero=False)] = None
+    idle_timeout: Annotated[float | None, duration(zero=False)] = None
+    whole_timeout: Annotated[float | None, duration(zero=True)] = None
+    whole_stream_timeout: Annotated[float | None, duration(zero=True)] = None
+    """In place of those of `[upstream]`."""
     ca_file: Annotated[Path | None, values.FILE_OR_NONE] = None
     """Certificates of authorities that are trusted with this provider only."""
     client_cert: Annotated[Path | None, values.FILE_OR_NONE] = None

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from types import MappingProxyType
 
 import aiohttp
 from msgspec.structs import replace
@@ -187,6 +188,7 @@ class Answer:
 class Upstream:
     """The connections to all providers. Opens at first use, within the running event loop; close it with `aclose`.
 
+    `limits_of` holds, by providers' names, other limits than the usual ones, but for connecting and signs of life.
     `breakers` refuse what would go to a provider in trouble; `dump` keeps whole exchanges.
     """
 
@@ -194,11 +196,13 @@ class Upstream:
         self,
         limits: TimeLimits | None = None,
         *,
+        limits_of: Mapping[str, TimeLimits] = MappingProxyType({}),
         connecting: Connecting | None = None,
         breakers: Breakers | None = None,
         dump: Dump | None = None,
     ) -> None:
         self.limits = limits or TimeLimits()
+        self._limits_of = limits_of
         self._connecting = connecting or Connecting()
         self._breakers, self._dump = breakers, dump
         self._session: aiohttp.ClientSession | None = None
@@ -304,7 +308,7 @@ class Upstream:
         if len(body) > _PIECE:
             headers["Content-Length"] = str(len(body))
         url, proxies = URL(request.url, encoded=True), self._connecting.proxies
-        limits = self.limits
+        limits = self._limits_of.get(request.provider, self.limits)
         whole_is_less = not request.streams and 0 < limits.whole < limits.first_byte
         sent = asyncio.get_running_loop().time()
         try:
