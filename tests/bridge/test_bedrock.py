@@ -267,6 +267,22 @@ async def test_signatures_hold_whatever_is_sent(provider: Bedrock, recorder: Lis
     assert "upstream_model" not in recorder.one(Interception).metadata
 
 
+@pytest.mark.parametrize("model", ["", ".", ".."])
+async def test_no_model_leads_to_another_path(model: str, provider: Bedrock, recorder: ListRecorder) -> None:
+    async with bridged(provider, recorder, model=None) as url:
+        told = await ask(url + PATH, MESSAGES.request(model=model))
+    assert (told.status, MESSAGES.error_in(told.body)[0]) == (400, "invalid_request_error")
+    assert not provider.asked
+
+
+async def test_a_model_stays_within_its_segment(provider: Bedrock, recorder: ListRecorder) -> None:
+    provider.says(answer(MESSAGES.document))
+    async with bridged(provider, recorder, model=None) as url:
+        await ask(url + PATH, MESSAGES.request(stream=False, model="../x?y#z%2f"))
+    assert provider.last.target == "/model/..%2Fx%3Fy%23z%252f/invoke"
+    assert is_signed(provider.last, SECRET)
+
+
 async def test_a_wrong_secret_is_refused(provider: Bedrock, recorder: ListRecorder) -> None:
     async with bridged(provider, recorder, access_key_secret="another") as url:
         told = await ask(url + PATH, MESSAGES.request())

@@ -69,6 +69,9 @@ async def test_where_credentials_come_from(outcome: Outcome, monkeypatch: pytest
         assert "credentials from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) accepted" in line
         _, line = await outcome.of(upstream.url, api_key=Secret("an-api-key"))
         assert "its API key accepted" in line
+        _, line = await outcome.of(upstream.url, api_keys=(Secret("abcd-key-0123456789ab"), Secret("second-key")))
+        assert f"its API key abcd...89ab accepted, {MODEL} may be invoked" in line
+        assert "its API key se...ey accepted" in line
 
 
 async def test_no_credentials(outcome: Outcome) -> None:

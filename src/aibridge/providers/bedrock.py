@@ -15,6 +15,7 @@ from aibridge.providers.credential import NO_CREDENTIAL, Credential
 from aibridge.providers.interpreter import Headers, Incoming, Outgoing, RawHeaders
 from aibridge.providers.provider import Provider
 from aibridge.wire.bedrock import answers, requests
+from aibridge.wire.bedrock.models import base_model
 from aibridge.wire.content_coding import CodingError, decoded
 from aibridge.wire.messages import Messages
 
@@ -23,7 +24,6 @@ MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
 MAX_BODY = 25_000_000
 """How long the body of a request may be, in bytes, by the API's reference."""
 
-_REGIONAL = ("us.", "us-gov.", "eu.", "apac.", "jp.", "au.", "ca.", "sa.", "global.")
 _EVENTS = b"application/vnd.amazon.eventstream"
 _OF_MESSAGES = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-encoding", "content-type"})
 _JSON = [("Content-Type", "application/json"), ("Accept", "application/json")]
@@ -110,8 +110,10 @@ class BedrockProvider(Provider):
         ]
         asked = requests.asked(body)
         model = self.model_for(asked.model)
+        if not model.strip("."):  # it would lead to another path
+            raise Fault(Kind.INVALID_REQUEST, f"there is no model {model!r} at Bedrock")
         if path == COUNT_TOKENS:
-            model = _base_model(model)
+            model = base_model(model)  # which alone can be counted for
             text, operation = requests.counting(body, asked, model, betas), "count-tokens"
         else:
             text = requests.invocation(body, asked, model, betas)
@@ -140,11 +142,6 @@ class BedrockProvider(Provider):
 def _passes(name: str) -> bool:
     """A client's header is of use at Bedrock; those of a signature can only be the gateway's own."""
     return name not in _OF_MESSAGES and not name.startswith("x-amz-")
-
-
-def _base_model(model: str) -> str:
-    """The model behind a regional profile: tokens are counted for models only."""
-    return next((model.removeprefix(region) for region in _REGIONAL if model.startswith(region)), model)
 
 
 def _unpacked(headers: Headers, body: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from aibridge.providers import BedrockProvider
+from aibridge.providers import BedrockProvider, Credential
 from aibridge.providers.aws import NoCredentials
 from aibridge.upstream.upstream import Upstream, UpstreamRequest
 from aibridge.wire.bedrock.answers import error_name
@@ -26,25 +26,34 @@ _CREDENTIALS = frozenset({401, 403})
 
 async def look(provider: BedrockProvider, upstream: Upstream) -> tuple[Verdict, list[str]]:
     """What is found. Raises `Fault` where the endpoint is not reached."""
-    whose = "its API key"
+    models = {provider.model_for(asked): asked for asked in reversed(_ASKED)}
     if provider.signs:
         try:
             await provider.aws.current()
         except NoCredentials as error:
             return "FAIL", [error.why]
-        whose = f"credentials from {provider.aws.source}"
-    models = {provider.model_for(asked): asked for asked in reversed(_ASKED)}
-    findings = [await _invoke(provider, upstream, asked, whose) for asked in reversed(models.values())]
+        whose = {f"credentials from {provider.aws.source}": provider.credential({})}
+    elif len(provider.credentials) == 1:
+        whose = {"its API key": provider.credentials[0]}
+    else:
+        whose = {f"its API key {credential.hint}": credential for credential in provider.credentials}
+    findings = [
+        await _invoke(provider, upstream, asked, credential, name)
+        for name, credential in whose.items()
+        for asked in reversed(models.values())
+    ]
     worst = max((verdict for verdict, _ in findings), key=("ok", "note", "FAIL").index)
     return worst, list(dict.fromkeys(told for _, told in findings))
 
 
-async def _invoke(provider: BedrockProvider, upstream: Upstream, asked: str, whose: str) -> tuple[Verdict, str]:
+async def _invoke(
+    provider: BedrockProvider, upstream: Upstream, asked: str, credential: Credential, whose: str
+) -> tuple[Verdict, str]:
     model = provider.model_for(asked)
+    headers = [("user-agent", "aibridge"), *provider.headers]
+    if credential.header:
+        headers.append(credential.header)
     body = msgspec.json.encode({"model": asked})
-    headers = [("accept", "application/json"), ("user-agent", "aibridge")]
-    if credential := provider.credential({}).header:
-        headers.append(credential)
     answer = await upstream.send(
         UpstreamRequest(provider.name, "POST", "", headers, body, endpoint=_PATH, interpreter=provider)
     )

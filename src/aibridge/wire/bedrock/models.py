@@ -29,6 +29,9 @@ DEFAULT_EFFORT = EFFORT["high"]
 LEAST_BUDGET = 1024
 """Tokens of thinking that a model has to be given, if it is to think."""
 
+REGIONAL = ("us.", "us-gov.", "eu.", "apac.", "jp.", "au.", "ca.", "sa.", "global.")
+"""What stands before the id of a model in those of its regional profiles."""
+
 _CLAUDE_4 = ("claude-opus-4-", "claude-sonnet-4-", "claude-haiku-4-")
 _WITHOUT_ADAPTIVE_THINKING = (
     "claude-v2",
@@ -84,6 +87,11 @@ def betas_for(model: str, asked: Iterable[str]) -> list[str]:
 def thinks_adaptively(model: str) -> bool:
     """Whether a model takes `"thinking": {"type": "adaptive"}`; the ones that are not known are taken for new ones."""
     return not _is_one_of(model, _WITHOUT_ADAPTIVE_THINKING)
+
+
+def base_model(model: str) -> str:
+    """The model behind a regional profile."""
+    return next((model.removeprefix(region) for region in REGIONAL if model.startswith(region)), model)
 
 
 def _is_one_of(model: str, pieces: tuple[str, ...]) -> bool:
