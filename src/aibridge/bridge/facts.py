@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from aibridge.actor import Actor
 from aibridge.clients import Client
@@ -41,6 +41,14 @@ _NOT_RUN = "the answer was cut before the call"
 RETRY_AFTER = 5  # seconds, for a client that was refused because nothing can be recorded
 
 
+class _End(NamedTuple):
+    """How an interception ended, how long it took, and how much of that the gateway itself; in seconds."""
+
+    record: InterceptionEnded
+    took: float
+    overhead: float
+
+
 class Facts:
     """Hands the facts of one interception to the recorder, the metrics, the tracer and the log."""
 
@@ -61,6 +69,7 @@ class Facts:
         self.id = interception_id
         self.spans = spans
         self.ended = False
+        self._end: _End | None = None
         self.began = perf_counter()
         self.waited = 0.0
         """Seconds spent waiting for the client, the upstream or a tool."""
@@ -236,7 +245,7 @@ class Facts:
             self._metrics.unrecorded.inc(len(records))
 
     async def end(self, status: Status, http_status: int | None, error: ProviderError | Fault | None = None) -> None:
-        """Tell how the interception ended; only the first end counts."""
+        """Record how the interception ended; only the first end counts. `close` tells everybody else."""
         if self.ended:
             return
         self.ended = True
@@ -256,13 +265,20 @@ class Facts:
         self._pending.append(record)
         await self.keep()
         took = perf_counter() - self.began
+        self._end = _End(record, took, took - self.waited)
+
+    def close(self) -> None:
+        """Tell of the end what the client did not have to wait for: it has had its last byte."""
+        self.spans.close()
+        if self._end is None:
+            return
         series = self._series
         self._inflight.dec()
-        series.ended(status).inc()
-        series.duration.observe(took)
-        series.overhead.observe(took - self.waited)
+        series.ended(self._end.record.status).inc()
+        series.duration.observe(self._end.took)
+        series.overhead.observe(self._end.overhead)
         if _log.isEnabledFor(logging.INFO):
-            self._write_line(record, took)
+            self._write_line(self._end)
 
     def first_byte(self) -> bytes:
         """The answer begins: tell what the gateway added to the time until then; as a `Server-Timing` header's value.
@@ -316,8 +332,8 @@ class Facts:
             metadata |= {"tried": self._tried, **self._asked_last}
         return metadata
 
-    def _write_line(self, end: InterceptionEnded, took: float) -> None:
-        usage = self._usage
+    def _write_line(self, ended: _End) -> None:
+        end, usage = ended.record, self._usage
         facts = {
             "interception_id": self.id,
             "actor": self._actor.id,
@@ -335,7 +351,7 @@ class Facts:
             "output_tokens": usage.output,
             "cache_read_input_tokens": usage.cache_read,
             "cache_write_input_tokens": usage.cache_write,
-            "duration_ms": round(took * 1000, 1),
-            "overhead_ms": round((took - self.waited) * 1000, 2),
+            "duration_ms": round(ended.took * 1000, 1),
+            "overhead_ms": round(ended.overhead * 1000, 2),
         }
         _log.info("interception %s", end.status, extra={"facts": facts})

@@ -80,7 +80,7 @@ class Carrier:
             _log.exception("interception %s met a fault of the gateway's own", self._facts.id)
             await self._fail(Fault(Kind.INTERNAL, "the gateway met a fault of its own; its log tells more"))
         finally:
-            self._facts.spans.close()
+            self._facts.close()
 
     async def _converse(self) -> None:
         """The turns of the interception: one, but for those that end in calls of injected tools only."""
