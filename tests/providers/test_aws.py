@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +49,7 @@ class Container:
         self.asked = 0
         self.fails = False
         self.posted: list[bytes] = []
+        self.token = "t"
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -57,7 +60,7 @@ class Container:
         if self.fails:
             return 500, b"{}"
         expires = (datetime.now(UTC) + self.life).isoformat()
-        told = {"AccessKeyId": f"ASIA{number}", "SecretAccessKey": SECRET, "Token": "t", "Expiration": expires}
+        told = {"AccessKeyId": f"ASIA{number}", "SecretAccessKey": SECRET, "Token": self.token, "Expiration": expires}
         return 200, json.dumps(told).encode()
 
 
@@ -151,6 +154,20 @@ async def test_a_web_identity(home: Path, container: Container, monkeypatch: pyt
     assert await credentials.current() == AccessKey("ASIAWEB", "s", "t")
     assert credentials.source.startswith("web identity")
     assert b"WebIdentityToken=of-the-cluster" in container.posted[0]
+
+
+def test_no_level_of_the_log_shows_a_secret(container: Container) -> None:
+    program = (
+        "import asyncio; from aibridge.observe import log; from aibridge.providers.aws import AWSCredentials; "
+        "log.configure('text', 'debug'); "
+        "asyncio.run(AWSCredentials('us-east-1').signed('https://h/model/m/invoke', [], b'{}'))"
+    )
+    container.token = "token-of-the-session"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert container.asked
+    assert "selector" in ran.stderr, "asyncio's own line: the level is that of debugging"
+    assert container.token not in ran.stderr
+    assert SECRET not in ran.stderr
 
 
 async def test_a_role_is_asked_once_for_all_who_wait(container: Container) -> None:

@@ -62,6 +62,7 @@ def configure(form: str, level: str) -> None:
     handler.setFormatter(TextFormatter() if text else JSONFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says below that quotes tokens and secrets
 
 
 def _is_news(record: logging.LogRecord) -> bool:
