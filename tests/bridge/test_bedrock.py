@@ -27,6 +27,7 @@ from support.bedrock import (
     exception,
     frames,
     is_signed,
+    key_of,
     refusal,
     without_aws,
 )
@@ -353,14 +354,25 @@ async def test_a_key_that_aws_does_not_know_any_more_is_looked_for_again(
 ) -> None:
     file = tmp_path / ".aws" / "credentials"
     file.parent.mkdir()
-    file.write_text("[default]\naws_access_key_id = AKIDOFYESTERDAY01234\naws_secret_access_key = old\n")
     provider.says(answer(MESSAGES.document))
-    async with bridged(provider, recorder, access_key=None, access_key_secret=None) as url:
-        assert (await ask(url + PATH, MESSAGES.request(stream=False))).status == 403
-        file.write_text(f"[default]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n")
+    later = "AKIDOFTOMORROW012345"
+
+    def written(key: str) -> None:
+        file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET}\n")
+
+    written(KEY_ID)
+    async with bridged(provider, recorder, access_key=None, access_key_secret=None, max_retries=2) as url:
         assert (await ask(url + PATH, MESSAGES.request(stream=False))).status == 200
-    hints = [begun.credential_hint for begun in recorder.all(Interception)]
-    assert hints == ["AKID...1234", "AKID...0123"]
+        written(later)
+        provider.key = later  # what the gateway has in hand is not known any more
+        assert (await ask(url + PATH, MESSAGES.request(stream=False))).status == 200
+        assert [key_of(asked) for asked in provider.asked] == [KEY_ID, KEY_ID, later]
+
+        provider.key = "AKIDOFNOBODY"  # and there is no other
+        told = await ask(url + PATH, MESSAGES.request(stream=False))
+        assert (told.status, told.header("x-should-retry")) == (403, None)
+        assert len(provider.asked) == 5
+    assert [ended.http_status for ended in recorder.all(InterceptionEnded)] == [200, 200, 403]
 
 
 @asynccontextmanager

@@ -105,7 +105,7 @@ async def test_configured_ones_win(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials = AWSCredentials(REGION, configured=AccessKey("AKIASET", SECRET, None))
     assert credentials.key == await credentials.current() == AccessKey("AKIASET", SECRET, None)
     assert credentials.source == "the settings"
-    credentials.doubt()
+    assert not credentials.doubt()
     assert credentials.key
 
 
@@ -140,7 +140,7 @@ async def test_keys_that_aws_does_not_know_any_more_are_looked_for_again(home: P
     assert (await credentials.current()).id == "AKIAOLD"
     file.write_text(f"[default]\naws_access_key_id = AKIANEW\naws_secret_access_key = {SECRET}\n")
     assert (await credentials.current()).id == "AKIAOLD"
-    credentials.doubt()
+    assert credentials.doubt()
     assert (await credentials.current()).id == "AKIANEW"
 
 

@@ -49,17 +49,18 @@ def without_aws(monkeypatch: pytest.MonkeyPatch, home: object) -> None:
 
 
 class Bedrock(Provider):
-    """A region's endpoint: it says what the test tells it to, where requests are signed with `KEY_ID` and `SECRET`."""
+    """A region's endpoint: it says what the test tells it to, where requests are signed with its key and `SECRET`."""
 
     def __init__(self, region: str = REGION) -> None:
         super().__init__()
         self.region = region
+        self.key = KEY_ID
 
     def _next(self) -> Reply:
         asked = self.last
         if (asked.header("Authorization") or "").startswith("Bearer "):
             return super()._next()
-        if key_of(asked) != KEY_ID:
+        if key_of(asked) != self.key:
             return refusal(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
         if not is_signed(asked, SECRET, self.region):
             return refusal(403, "InvalidSignatureException", "The request signature we calculated does not match.")

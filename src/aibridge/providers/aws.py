@@ -70,6 +70,7 @@ class AWSCredentials:
         self._found: Any = None  # botocore's credentials
         self._looking: asyncio.Task[AccessKey] | None = None
         self._failure: NoCredentials | None = None
+        self._doubted: AccessKey | None = None
         self._not_before = 0.0
 
     @property
@@ -101,10 +102,14 @@ class AWSCredentials:
         SigV4Auth(Credentials(*key), "bedrock", self._region).add_auth(request)
         return [*headers, *((name, str(value)) for name, value in request.headers.items() if name not in own)]
 
-    def doubt(self) -> None:
-        """AWS does not know the access key any more: look again before the next request."""
-        if not self._configured:
-            self.key = self._found = self._failure = None
+    def doubt(self) -> bool:
+        """AWS does not know the access key any more: look for another before the next attempt, unless that was done."""
+        found_again = self.key == self._doubted and monotonic() < self._not_before
+        if self._configured or found_again:
+            return False
+        self._doubted = self.key
+        self.key = self._found = self._failure = None
+        return True
 
     def _expires_within(self, seconds: int | None) -> bool:
         """None stands for the time at which botocore thinks right to renew them."""

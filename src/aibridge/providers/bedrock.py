@@ -130,8 +130,8 @@ class BedrockProvider(Provider):
         without_length = [field for field in passed if field[0].lower() != b"content-length"]
         if status >= 400:
             kind = answers.error_name(named.get(b"x-amzn-errortype", b"").decode("latin-1"))
-            if kind in _UNKNOWN_KEY:
-                self.aws.doubt()
+            if kind in _UNKNOWN_KEY and self.signs and self.aws.doubt():
+                without_length.append((b"x-should-retry", b"true"))
             return answers.ErrorDocument(without_length, status, kind, request_id)
         if named.get(b"content-type", b"").lower().startswith(_EVENTS):
             others = [field for field in without_length if field[0].lower() != b"content-type"]
