@@ -155,6 +155,13 @@ class TestStream:
         assert heard.usage == USAGE
         assert heard.turn.complete
 
+    def test_withheld_usage_may_come_with_a_choice_that_says_nothing(self) -> None:
+        """As LiteLLM's proxy tells it."""
+        usage = USAGE_CHUNK.replace(b'"choices":[]', b'"choices":[{"index":0,"delta":{}}]')
+        heard = streamed(CHAT, HELLO + STOP + usage + DONE, STREAM)
+        assert heard.client == HELLO + STOP + DONE
+        assert heard.usage == USAGE
+
     def test_what_is_not_usage_alone_is_never_withheld(self) -> None:
         answer = (
             chunk("[]")  # as Azure begins, with the filter's results

@@ -92,7 +92,8 @@ def test_only_usage_that_stands_alone_is_withheld(stream: bytes) -> None:
 
 def _is_usage_alone(data: bytes) -> bool:
     told = json.loads(data)
-    return told["choices"] == [] and bool(told["usage"])
+    said = [choice for choice in told["choices"] if any([*(choice.get("delta") or {}).values()])]
+    return not said and not any(choice.get("finish_reason") for choice in told["choices"]) and bool(told["usage"])
 
 
 def _is_cut(data: bytes) -> bool:

@@ -114,8 +114,28 @@ class Completion(msgspec.Struct):
     error: Any = None
 
 
+class _AnyChoice(msgspec.Struct):
+    delta: dict[str, Any] | None = None
+    finish_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_AnyChoice]
+    usage: dict[str, Any]
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
 _request = msgspec.json.Decoder(_Body)
 _completion = msgspec.json.Decoder(Completion)
+
+
+def _says_nothing(event: bytes) -> bool:
+    """A chunk tells of usage alone, though it has choices: so does LiteLLM, where OpenAI's has none."""
+    try:
+        choices = json_bytes.decode(_chunk, sse.data_of(event)).choices
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return not any(choice.finish_reason or any((choice.delta or {}).values()) for choice in choices)
 
 
 def _asks_for_usage(options: dict[str, Any] | None) -> bool:
@@ -245,7 +265,7 @@ class WithholdingChatStream(ChatStream):
     def _passes(self, event: bytes) -> bool:
         self._is_usage, self._is_whole = False, True
         self._take(event)
-        return not self._is_usage
+        return not (self._is_usage or (self._told and _says_nothing(event)))
 
     def _read(self, event: Completion) -> None:
         super()._read(event)
