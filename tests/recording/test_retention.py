@@ -18,6 +18,7 @@ import pytest
 
 from aibridge.errors import RecordingError
 from aibridge.recording import sqlite_retention
+from aibridge.recording.databases import rebuild_rollups
 from aibridge.recording.postgres import retention as postgres_retention
 from aibridge.recording.postgres.partitions import name_of, week_at
 from aibridge.recording.retention import Limits, Of, Pruner, Removal, limits, pruner_for
@@ -137,6 +138,22 @@ async def test_figures_go_with_everything_that_belongs_to_them(books: Books) -> 
         assert books.count(table) == 5
     assert books.count("early_ends") == 1
     assert books.rows("SELECT DISTINCT prompt FROM aibridge_user_prompts") == [("When?",)]
+
+
+async def test_sums_outlive_the_figures(books: Books) -> None:
+    def sums() -> list[Any]:
+        tables = ("hourly", "daily")
+        query = "SELECT sum(interceptions), sum(failed), sum(input_tokens), count(*) FROM aibridge_{}_usage"
+        return [tuple(map(int, row)) for table in tables for row in books.rows(query.format(table))]
+
+    books.store([tokens(made(95, 8), id=made(95, 7), created_at=NOW)])
+    before = sums()
+    assert before == [(10, 10, 30, 10)] * 2
+    await pruned(books.pruner(), limits(NOW, age(30), age(50)))
+    assert sums() == before
+    assert books.count("early_figures") == 0
+    await asyncio.to_thread(rebuild_rollups, books.url)
+    assert sums() == before, "made anew from the records, where there are any"
 
 
 @pytest.mark.parametrize("periods", [(30, 0), (0, 50), (30, 50), (50, 30)])

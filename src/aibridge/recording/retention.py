@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -21,7 +21,7 @@ EXPIRED: Mark = "expired"
 
 
 class Limits(NamedTuple):
-    """Contents and figures from before these times go; None where they stay."""
+    """Contents and figures from before these times go, figures by whole days; None where they stay."""
 
     contents: datetime | None
     figures: datetime | None
@@ -32,6 +32,16 @@ def limits(now: datetime, contents: float, figures: float) -> Limits:
     return Limits(
         now - timedelta(seconds=contents) if contents else None, now - timedelta(seconds=figures) if figures else None
     )
+
+
+def by_days(limits: Limits) -> Limits:
+    """The limits with that of figures at the beginning of its day, UTC: of a day, all figures are there, or none.
+
+    So `aibridge.recording.rollups` can tell which sums can be made anew from the records, and which are what is left.
+    """
+    if limits.figures is None:
+        return limits
+    return limits._replace(figures=limits.figures.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
 
 
 Of: TypeAlias = Literal["rows", "contents"]

@@ -125,7 +125,11 @@ class Cutting(NamedTuple):
 
 
 def rebuilding(cutting: Cutting) -> tuple[str, ...]:
-    """The SQL that makes all sums anew from the records."""
+    """The SQL that makes the sums anew from the records.
+
+    Sums of days that have no records stay: the figures of such days have had their time, and these are what is left.
+    """
+    day_of_hour, day_of_record = (cutting.day.format(time=time) for time in ("starts_at", "started_at"))
     figures, whose = ", ".join(FIGURES), ", ".join(Whose._fields)
     key = ", ".join(KEY)
     totals = ", ".join(cutting.total.format(count=name) for name in FIGURES)
@@ -137,7 +141,10 @@ def rebuilding(cutting: Cutting) -> tuple[str, ...]:
         UNION ALL SELECT interception_id, 0, 0, 0, 0, 1, 0, 0, 0, 0 FROM aibridge_tool_usages
     """
     return (
-        "DELETE FROM aibridge_hourly_usage",
+        f"""
+        DELETE FROM aibridge_hourly_usage
+        WHERE {day_of_hour} IN (SELECT DISTINCT {day_of_record} FROM aibridge_interceptions)
+        """,
         "DELETE FROM aibridge_daily_usage",
         "DELETE FROM aibridge_early_figures",
         f"""

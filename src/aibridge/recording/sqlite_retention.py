@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from aibridge.errors import RecordingError
-from aibridge.recording.retention import EXPIRED, Limits, Of, Removal
+from aibridge.recording.retention import EXPIRED, Limits, Of, Removal, by_days
 from aibridge.records import least_id
 
 T = TypeVar("T")
@@ -37,7 +37,9 @@ _CONTENTS = ("user_prompts", "model_thoughts")
 """The tables whose rows are nothing without their contents."""
 _TEXTS = {"tool_usages": ("input", "invocation_error"), "interceptions": ("error_message",)}
 """The columns of contents in rows that stay, by table."""
-_FIGURES = ("token_usages", "tool_usages", *_CONTENTS, "early_ends", "interceptions")
+_EARLY = ("early_ends", "early_figures")
+"""What waits for an interception that may never come."""
+_FIGURES = ("token_usages", "tool_usages", *_CONTENTS, *_EARLY, "interceptions")
 """All tables, the interceptions themselves last, so that a row that is left has its interception."""
 
 
@@ -66,10 +68,11 @@ class SQLitePruner:
 
     async def expired(self, limits: Limits) -> list[Removal]:
         """What `prune` would remove now."""
-        return await asyncio.to_thread(self._expired, limits)
+        return await asyncio.to_thread(self._expired, by_days(limits))
 
     async def prune(self, limits: Limits) -> AsyncIterator[Removal]:
         """Remove it, a batch in each step."""
+        limits = by_days(limits)
         if time.monotonic() >= self._forget_at:
             self._empty_until.clear()
             self._forget_at = time.monotonic() + _SHORTEST_MEMORY
@@ -184,7 +187,7 @@ def _columns(db: sqlite3.Connection, table: str) -> tuple[str, ...]:
 
 
 def _key(table: str) -> str:
-    return "interception_id" if table == "early_ends" else "id"
+    return "interception_id" if table in _EARLY else "id"
 
 
 def _has_contents(table: str) -> str:

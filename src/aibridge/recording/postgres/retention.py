@@ -22,7 +22,7 @@ import asyncpg
 from aibridge.errors import RecordingError
 from aibridge.recording.postgres.connection import MIGRATING, Connection, connect_settings, faults_told
 from aibridge.recording.postgres.partitions import TABLES, first_id, name_of, week_at, weeks_of
-from aibridge.recording.retention import EXPIRED, Limits, Of, Removal
+from aibridge.recording.retention import EXPIRED, Limits, Of, Removal, by_days
 from aibridge.records import least_id
 
 PRUNING = 0x6169_6272_0003
@@ -41,6 +41,7 @@ _SHORTEST_MEMORY = 24 * 3600.0
 
 _CONTENTS = ("aibridge_user_prompts", "aibridge_model_thoughts")
 """The tables whose rows are nothing without their contents."""
+_EARLY = ("aibridge_early_ends", "aibridge_early_figures")
 _TOOLS = "aibridge_tool_usages"
 _ERRORS = "aibridge_interceptions"
 _TEXTS = {_TOOLS: ("input", "invocation_error"), _ERRORS: ("error_message",)}
@@ -136,6 +137,7 @@ class PostgresPruner:
 
 async def _steps(connection: Connection, limits: Limits) -> list[_AtOnce | _InBatches]:
     """All that there may be to remove, in the order in which it is removed."""
+    limits = by_days(limits)
     weeks = {table: await weeks_of(connection, table) for table in TABLES}
     steps: list[_AtOnce | _InBatches] = []
     dropped = week_at(limits.figures) if limits.figures else None
@@ -143,7 +145,7 @@ async def _steps(connection: Connection, limits: Limits) -> list[_AtOnce | _InBa
         going = sorted({week for found in weeks.values() for week in found if dropped and week < dropped})
         steps += [_dropped([table for table in TABLES if week in weeks[table]], week) for week in going]
         steps += [_loose(table, limits.figures) for table in reversed(TABLES)]
-        steps.append(_early_ends(limits.figures))
+        steps += [_early(table, limits.figures) for table in _EARLY]
     if limits.contents:
         expired = week_at(limits.contents)
         for table in TABLES:
@@ -239,9 +241,9 @@ def _span(table: str, before: datetime | None, since: datetime | None) -> tuple[
     return " AND ".join(conditions) or "true", tuple(limit for limit, _ in limits)
 
 
-def _early_ends(before: datetime) -> _InBatches:
-    """Ends whose interceptions never came."""
-    table, key = "aibridge_early_ends", "interception_id"
+def _early(table: str, before: datetime) -> _InBatches:
+    """What waits for interceptions that never came."""
+    key = "interception_id"
     measure = f"""
         SELECT count(*), coalesce(sum(pg_column_size(early.*)), 0)::bigint FROM {table} AS early WHERE {key} < $1
     """
