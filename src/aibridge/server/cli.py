@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from aibridge.recording.retention import Limits
     from aibridge.server.export import FormatName
+    from aibridge.server.reconcile import ProviderType
     from aibridge.server.reports import By, Records
     from aibridge.server.settings import Storage
 
@@ -366,6 +367,77 @@ def verify(ctx: click.Context, files: tuple[Path, ...], head: str | None, as_jso
                 f"the last one's hash is {verdict.end.head}"
             )
     ctx.exit(1 if any(verdict.problems for verdict in verdicts) else 0)
+
+
+def percent(text: str) -> float:
+    """Read a share in percent, such as `0.5` or `0.5%`."""
+    try:
+        share = float(text.removesuffix("%"))
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < float("inf"):
+        raise click.BadParameter(f"found {text!r}; allowed is a share in percent, such as 0.5")
+    return share
+
+
+@main.command(
+    epilog=_examples(
+        "aibridge reconcile --provider anthropic --file report.json",
+        "aibridge reconcile --provider openai --file page1.json --file page2.json --tolerance 0.5 --json",
+    )
+)
+@click.option("--provider", type=click.Choice(["anthropic", "openai"]), required=True, help="Whose report it is.")
+@click.option(
+    "--file",
+    "files",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="What the provider's usage API answers, by day and model; one file for each page, or one with all.",
+)
+@click.option("--name", metavar="NAME", help="Only the provider of this name, of several of the type.")
+@click.option("--byok", is_flag=True, help="Count exchanges with clients' own keys as well.")
+@click.option(
+    "--tolerance", metavar="PERCENT", type=percent, default="0", show_default=True, help="How much drift is none."
+)
+@_json
+@_config
+@_database
+@click.pass_context
+def reconcile(
+    ctx: click.Context,
+    provider: ProviderType,
+    files: tuple[Path, ...],
+    name: str | None,
+    byok: bool,
+    tolerance: float,
+    as_json: bool,
+    config: Path | None,
+    database: str | None,
+) -> None:
+    """Compare what was recorded with a provider's own usage report.
+
+    By day (UTC) and model, for the days that the report covers. Models are compared without the date of their version.
+    Exit status 1 means that a count drifts by more than the tolerance.
+    """
+    from aibridge.server.reconcile import read_report
+    from aibridge.server.reconcile import reconcile as compare
+    from aibridge.server.report_sources import ReportError, source_of
+
+    try:
+        report = read_report(provider, files)
+        with source_of(_storage(config, database).url) as source:
+            found = compare(source, provider, report, tolerance=tolerance, byok=byok, provider_name=name)
+    except ReportError as fault:
+        raise Refusal(str(fault)) from fault
+    if as_json:
+        _print_json(found)
+    else:
+        from aibridge.server.report_text import print_reconciliation
+
+        print_reconciliation(found)
+    ctx.exit(1 if found.beyond else 0)
 
 
 @main.group(epilog=_examples("aibridge db prune --dry-run"))

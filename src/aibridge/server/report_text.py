@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aibridge.recording.inspection import Inspected
     from aibridge.recording.replay import Replayed
     from aibridge.recording.retention import Removal
+    from aibridge.server.reconcile import Reconciliation
     from aibridge.server.reports import Fact, Session, Shown, Usage, Used
 
 
@@ -188,6 +189,22 @@ def print_replayed(files: list[Replayed]) -> None:
         else:
             stored = f"{each.file}: {each.stored:,} entries are stored"
             click.echo(_printable("; ".join(filter(None, [stored, _damage(each)]))))
+
+
+def print_reconciliation(found: Reconciliation) -> None:
+    """Print a line for each count of a model on a day, those that drift too far in bold."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("day", "model", "tokens"):
+        table.add_column(name)
+    for name in ("recorded", found.provider, "drift", "%"):
+        table.add_column(name, justify="right")
+    for row in found.rows:
+        figures = (f"{row.ours:,}", f"{row.theirs:,}", f"{row.drift:+,}" if row.drift else "0", f"{row.share:.2f}")
+        about = (row.day, row.model, row.count.removesuffix("_tokens").replace("_", " "))
+        table.add_row(*map(_cell, (*about, *figures)), style="bold" if row.share > found.tolerance else "")
+    _print(table)
+    beyond = f"{found.beyond} of {len(found.rows)} counts drift by more than {found.tolerance:g} %"
+    click.echo(f"{found.since:%Y-%m-%d %H:%M} to {found.until:%Y-%m-%d %H:%M} UTC: {beyond}.")
 
 
 def _told(fact: Fact) -> str:
