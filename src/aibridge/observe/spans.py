@@ -193,7 +193,6 @@ class _InterceptionSpans(Spans):
         self._calls: dict[int, Span] = {}
         self._asked: dict[str, Any] = {}
         self._prompt: Attributes = {}
-        self._began = 0.0  # asking upstream
         self._error: tuple[str | None, str | None] = (None, None)
 
     def created(self, request: Request, client: Client, provider: Provider, *, recorded: bool) -> None:
@@ -227,7 +226,6 @@ class _InterceptionSpans(Spans):
         """See `Spans.asking`."""
         told = {**self._asked, **self._prompt}
         self._upstream = self._child(self._processing, "Intercept.ProcessRequest.Upstream", told, side="client")
-        self._began = perf_counter()
         return self._upstream.context() if self._propagate else ()
 
     def retried(self, why: str) -> None:
@@ -251,9 +249,8 @@ class _InterceptionSpans(Spans):
     def answered(self, status: int) -> None:
         """See `Spans.answered`."""
         if self._upstream:
-            first = perf_counter() - self._began
-            streams = {"gen_ai.response.time_to_first_chunk": first} if self._common["streaming"] else {}
-            self._upstream.set({"http.response.status_code": status, **streams})
+            self._upstream.set({"http.response.status_code": status})
+            self._upstream.event("answered", {})
 
     def turn(self, turn: Turn, *, cut: bool) -> None:
         """See `Spans.turn`."""
