@@ -368,11 +368,18 @@ async def test_a_key_that_aws_does_not_know_any_more_is_looked_for_again(
         assert (await ask(url + PATH, MESSAGES.request(stream=False))).status == 200
         assert [key_of(asked) for asked in provider.asked] == [KEY_ID, KEY_ID, later]
 
-        provider.key = "AKIDOFNOBODY"  # and there is no other
+    assert [ended.metadata.get("retries") for ended in recorder.all(InterceptionEnded)] == [None, ["403"]]
+
+
+async def test_where_there_is_no_other_key_nothing_is_repeated_for_long(
+    provider: Bedrock, recorder: ListRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDOFNOBODY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    async with bridged(provider, recorder, access_key=None, access_key_secret=None, max_retries=5) as url:
         told = await ask(url + PATH, MESSAGES.request(stream=False))
-        assert (told.status, told.header("x-should-retry")) == (403, None)
-        assert len(provider.asked) == 5
-    assert [ended.http_status for ended in recorder.all(InterceptionEnded)] == [200, 200, 403]
+    assert (told.status, told.header("x-should-retry")) == (403, None)
+    assert len(provider.asked) == 2
 
 
 @asynccontextmanager

@@ -141,7 +141,19 @@ async def test_keys_that_aws_does_not_know_any_more_are_looked_for_again(home: P
     file.write_text(f"[default]\naws_access_key_id = AKIANEW\naws_secret_access_key = {SECRET}\n")
     assert (await credentials.current()).id == "AKIAOLD"
     assert credentials.doubt()
+    assert credentials.doubt(), "another request was under way, and the search is not over"
     assert (await credentials.current()).id == "AKIANEW"
+
+
+async def test_keys_that_are_all_there_is_are_not_looked_for_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    credentials = AWSCredentials(REGION, patience=60)
+    await credentials.current()
+    assert credentials.doubt()
+    await credentials.current()
+    assert not credentials.doubt()
+    assert credentials.key
 
 
 async def test_a_web_identity(home: Path, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +209,7 @@ async def test_what_expires_soon_is_renewed_without_a_pause(container: Container
     for _ in range(5):
         began = time.monotonic()
         assert await credentials.current() == first
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5, "nobody waits for the role, which says nothing for longer"
         await until(lambda: container.asked == asked + 1, "the role is asked for anew")
     container.go_on.set()
     await until(lambda: credentials.key != first, "the new ones are there")
@@ -225,7 +237,7 @@ async def test_what_can_not_be_renewed_serves_until_it_expires(
 
 
 async def test_expired_ones_are_not_used(container: Container) -> None:
-    container.life = timedelta(seconds=2)
+    container.life = timedelta(seconds=3)
     credentials = AWSCredentials(REGION, patience=60)
     first = await credentials.current()
     container.life = timedelta(hours=1)
@@ -245,15 +257,23 @@ async def test_none_are_found() -> None:
 
 
 async def test_a_failure_stands_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    credentials = AWSCredentials(REGION, patience=0.2)
+    credentials = AWSCredentials(REGION, patience=1)
     with pytest.raises(NoCredentials):
         await credentials.current()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with pytest.raises(NoCredentials):
         await credentials.current()
-    await asyncio.sleep(0.2)
-    assert (await credentials.current()).id == "AKIAENV"
+
+    async def found() -> bool:
+        try:
+            return (await credentials.current()).id == "AKIAENV"
+        except NoCredentials:
+            return False
+
+    async with asyncio.timeout(LIMIT):
+        while not await found():  # noqa: ASYNC110 - only asking shows it
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(

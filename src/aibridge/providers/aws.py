@@ -103,10 +103,17 @@ class AWSCredentials:
         return [*headers, *((name, str(value)) for name, value in request.headers.items() if name not in own)]
 
     def doubt(self) -> bool:
-        """AWS does not know the access key any more: look for another before the next attempt, unless that was done."""
-        found_again = self.key == self._doubted and monotonic() < self._not_before
-        if self._configured or found_again:
+        """AWS does not know an access key any more: look for another, unless that was done a moment ago.
+
+        Whether another attempt may do better.
+        """
+        if self._configured:
             return False
+        # Many requests may have been under way with it, of which another was the first to say so.
+        if self.key is None:
+            return True
+        if self._doubted and monotonic() < self._not_before:
+            return self.key != self._doubted
         self._doubted = self.key
         self.key = self._found = self._failure = None
         return True
