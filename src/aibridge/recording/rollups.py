@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from operator import add
 from typing import NamedTuple, TypeAlias
 
 from aibridge.records import Interception, Record, Status, TokenUsage, ToolUsage
@@ -35,8 +36,6 @@ _TOKENS = FIGURES[-4:]
 
 MOST = (1 << 63) - 1
 """What a sum stops at, for a database's integers hold no more."""
-
-NOTHING: Figures = (0,) * len(FIGURES)
 
 
 class Whose(NamedTuple):
@@ -81,19 +80,19 @@ def counted(fresh: Iterable[Record], outcomes: Iterable[Outcome]) -> dict[str, F
     """What records that are stored for the first time, and outcomes, add to the sums, by interception."""
     changes: dict[str, Figures] = {}
 
-    def change(interception_id: str, figures: Figures) -> None:
-        changes[interception_id] = added(changes.get(interception_id, NOTHING), figures)
+    def change(name: str, figures: Figures) -> None:
+        changes[name] = added(changes[name], figures) if name in changes else figures
 
     for record in fresh:
         match record:
             case Interception():
-                change(record.id, _figures(interceptions=1))
+                change(record.id, _INTERCEPTION)
             case TokenUsage():
                 tokens = record.input_tokens, record.output_tokens
                 cache = record.cache_read_input_tokens, record.cache_write_input_tokens
                 change(record.interception_id, (0, 0, 0, 1, 0, *tokens, *cache))
             case ToolUsage():
-                change(record.interception_id, _figures(tool_calls=1))
+                change(record.interception_id, _TOOL_CALL)
     for name, before, after in outcomes:
         if before != after:
             failed = (after == "failed") - (before == "failed")
@@ -108,11 +107,11 @@ def by_time(changes: Mapping[str, Figures], places: Mapping[str, Place]) -> tupl
     days: Sums = {}
     for name, figures in changes.items():
         if place := places.get(name):
-            hour = place.started_at.replace(minute=0, second=0, microsecond=0)
-            day = hour.replace(hour=0)
-            for sums, start in ((hours, hour), (days, day)):
-                key = start, place.whose
-                sums[key] = added(sums.get(key, NOTHING), figures)
+            key = place.started_at.replace(minute=0, second=0, microsecond=0), place.whose
+            hours[key] = added(hours[key], figures) if key in hours else figures
+    for (hour, whose), figures in hours.items():
+        key = hour.replace(hour=0), whose
+        days[key] = added(days[key], figures) if key in days else figures
     return hours, days
 
 
@@ -180,6 +179,10 @@ def _figures(**named: int) -> Figures:
     return tuple(named.get(name, 0) for name in FIGURES)
 
 
+_INTERCEPTION, _TOOL_CALL = _figures(interceptions=1), _figures(tool_calls=1)
+
+
 def added(one: Figures, other: Figures) -> Figures:
     """Two sums together."""
-    return tuple(min(a + b, MOST) for a, b in zip(one, other, strict=True))
+    total = tuple(map(add, one, other))
+    return total if max(total) <= MOST else tuple(min(each, MOST) for each in total)
