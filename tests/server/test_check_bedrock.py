@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,22 @@ async def test_no_credentials(outcome: Outcome) -> None:
         status, line = await outcome.of(upstream.url)
         assert (status, upstream.asked) == (1, [])
     assert "no AWS credentials found; tried were the environment" in line
+
+
+def test_what_is_found_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "aibridge.toml").write_text(f'[[providers]]\ntype = "bedrock"\nregion = "{REGION}"\n')
+    command = [
+        sys.executable,
+        "-c",
+        "from aibridge.server.cli import main; main()",
+        "check",
+        "--config",
+        "aibridge.toml",
+    ]
+    environ = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert ran.stdout.count("no AWS credentials found") == 1
 
 
 async def test_wrong_credentials(outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ Nothing is asked that costs tokens: a provider lists its models.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import tempfile
@@ -55,6 +56,7 @@ def check(settings: Settings) -> int:
     Raises `SettingsError` where code that the settings name can not be had.
     """
     redaction(settings.recording)
+    logging.getLogger("aibridge").addHandler(logging.NullHandler())  # what it would tell is among what is printed
     findings = [
         _journal(settings.storage),
         _database(settings.storage),
