@@ -10,8 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from support.dialects import MESSAGES
 from support.load import Load
+from support.postgres import PostgreSQL
 from support.process import Gateway, running
 from support.provider import Provider, events
 from support.waiting import until
@@ -68,12 +71,16 @@ async def test_workers_killed_one_after_the_other(
         figures(f"{kills} kills among 4 workers: {await _all_stored(gateway, load)}")
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_two_gateways_on_one_database_both_killed(
-    provider: Provider, tmp_path: Path, figures: Callable[[str], None]
+    kind: str, provider: Provider, tmp_path: Path, figures: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
     kills, moments = 6, random.Random(3)
     provider.says(events(*MESSAGES.events))
     database = f"sqlite:///{tmp_path}/shared.db"
+    if kind == "postgresql":
+        server: PostgreSQL = await asyncio.to_thread(request.getfixturevalue, "postgresql")
+        database = server.new_database()
     folders = [tmp_path / name for name in ("one", "other")]
     for folder in folders:
         folder.mkdir()
@@ -89,4 +96,4 @@ async def test_two_gateways_on_one_database_both_killed(
                 await asyncio.to_thread(gateway.start)
         for gateway, load in ((one, of_one), (other, of_other)):
             gateway.database = tmp_path / "shared.db"
-            figures(f"{kills} kills of two gateways: {await _all_stored(gateway, load)}")
+            figures(f"{kills} kills of two gateways with {kind}: {await _all_stored(gateway, load)}")

@@ -62,7 +62,7 @@ class PostgreSQL:
 
     def rows(self, query: str, *values: Any, url: str | None = None) -> list[Any]:
         """What another program sees in a database: rows as tuples."""
-        return blocking(_fetch(url or self.url(), query, values))
+        return rows_of(url or self.url(), query, *values)
 
     def run(self, script: str, *, url: str) -> None:
         """Run several statements, all of them or none."""
@@ -111,6 +111,11 @@ class PostgreSQL:
             return told.read_text().split("\n")[7].strip() == "ready"
         except (OSError, IndexError):
             return False
+
+
+def rows_of(url: str, query: str, *values: Any) -> list[Any]:
+    """What another program sees in a database: rows as tuples, ids as texts."""
+    return blocking(_fetch(url, query, values))
 
 
 def blocking(work: Coroutine[Any, Any, T]) -> T:

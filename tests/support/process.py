@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.postgres import rows_of
 from support.waiting import LIMIT
 
 KEY = "sk-of-the-operator-0123456789"
@@ -63,6 +64,7 @@ class Gateway:
         self.folder = folder
         self.log = folder / "aibridge.log"
         self.database = folder / "aibridge.db"
+        self._postgresql = url if (url := settings.get("STORAGE_URL", "")).startswith("postgresql:") else None
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -137,8 +139,10 @@ class Gateway:
         found = self.query(f"SELECT * FROM aibridge_{table} ORDER BY rowid")
         return [{**dict(row), "metadata": json.loads(row["metadata"])} for row in found]
 
-    def query(self, sql: str) -> list[sqlite3.Row]:
-        """What another program finds in the database."""
+    def query(self, sql: str) -> list[Any]:
+        """What another program finds in the database: rows of SQLite, and of PostgreSQL tuples."""
+        if self._postgresql:
+            return rows_of(self._postgresql, sql)
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
             database.row_factory = sqlite3.Row
             return database.execute(sql).fetchall()

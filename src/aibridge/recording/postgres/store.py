@@ -165,7 +165,7 @@ class PostgresStore:
             askers = await count(connection, fresh, begun, outcomes)
             await link(
                 connection,
-                answers=[record.id for record in begun.values() if record.correlating_tool_call_id is not None],
+                begun=[record.id for record in begun.values() if record.correlating_tool_call_id is not None],
                 calls=[record.id for record in fresh if isinstance(record, ToolUsage)],
                 askers=askers,
             )

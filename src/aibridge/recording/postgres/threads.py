@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from aibridge.recording.postgres.connection import Connection
 
@@ -21,67 +22,82 @@ WHERE answer.initiator_id = asker.initiator_id
 
 _CALLS = "SELECT id FROM aibridge_tool_usages WHERE interception_id = ANY($1::uuid[])"
 
-_SET_PARENTS = """
-UPDATE aibridge_interceptions AS answer
-SET thread_parent_id = found.parent
-FROM (
-    SELECT answer.id, asker.id AS parent
-    FROM unnest($1::uuid[]) AS affected (id)
-    JOIN aibridge_interceptions AS answer ON answer.id = affected.id
-    CROSS JOIN LATERAL (
-        SELECT asker.id
-        FROM aibridge_tool_usages AS call
-        JOIN aibridge_interceptions AS asker
-            ON asker.id = call.interception_id AND asker.initiator_id = answer.initiator_id AND asker.id <> answer.id
-        WHERE left(call.provider_tool_call_id, 256) = left(answer.correlating_tool_call_id, 256)
-            AND call.provider_tool_call_id = answer.correlating_tool_call_id
-            AND call.created_at <= answer.started_at
-        ORDER BY call.created_at DESC, call.id DESC
-        LIMIT 1
-    ) AS asker
-) AS found
-WHERE answer.id = found.id AND answer.thread_parent_id IS DISTINCT FROM found.parent
-RETURNING answer.id
+_PARENTS = """
+SELECT answer.id, asker.id, asker.thread_root_id, answer.thread_parent_id, answer.thread_root_id
+FROM unnest($1::uuid[]) AS affected (id)
+JOIN aibridge_interceptions AS answer ON answer.id = affected.id
+CROSS JOIN LATERAL (
+    SELECT asker.id, asker.thread_root_id
+    FROM aibridge_tool_usages AS call
+    JOIN aibridge_interceptions AS asker
+        ON asker.id = call.interception_id AND asker.initiator_id = answer.initiator_id AND asker.id <> answer.id
+    WHERE left(call.provider_tool_call_id, 256) = left(answer.correlating_tool_call_id, 256)
+        AND call.provider_tool_call_id = answer.correlating_tool_call_id
+        AND call.created_at <= answer.started_at
+    ORDER BY call.created_at DESC, call.id DESC
+    LIMIT 1
+) AS asker
 """
 
-# All that follow the affected ones get the root of the first that is above them. UNION, not UNION ALL: it ends even
-# where equal times made two interceptions each other's parent.
-_SET_ROOTS = """
-WITH RECURSIVE
-below (id) AS (
-    SELECT unnest($1::uuid[])
+_LINK = """
+UPDATE aibridge_interceptions AS answer SET thread_parent_id = linked.parent, thread_root_id = linked.root
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS linked (id, parent, root)
+WHERE answer.id = linked.id
+"""
+
+# UNION, not UNION ALL: it ends even where equal times made two interceptions each other's parent.
+_SET_ROOTS_BELOW = """
+WITH RECURSIVE below (id, root) AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[])
     UNION
-    SELECT child.id FROM below JOIN aibridge_interceptions AS child ON child.thread_parent_id = below.id
-),
-rooted (id, root) AS (
-    SELECT top.id, coalesce(parent.thread_root_id, parent.id)
-    FROM unnest($1::uuid[]) AS affected (id)
-    JOIN aibridge_interceptions AS top ON top.id = affected.id
-    JOIN aibridge_interceptions AS parent ON parent.id = top.thread_parent_id
-    WHERE parent.id NOT IN (SELECT id FROM below)
-    UNION
-    SELECT child.id, rooted.root
-    FROM rooted JOIN aibridge_interceptions AS child ON child.thread_parent_id = rooted.id
+    SELECT child.id, below.root FROM below JOIN aibridge_interceptions AS child ON child.thread_parent_id = below.id
 )
-UPDATE aibridge_interceptions AS changed
-SET thread_root_id = rooted.root
-FROM rooted
-WHERE changed.id = rooted.id AND changed.thread_root_id IS DISTINCT FROM rooted.root
+UPDATE aibridge_interceptions AS follower SET thread_root_id = below.root
+FROM below WHERE follower.id = below.id AND follower.thread_root_id IS DISTINCT FROM below.root
 """
 
 
-async def link(connection: Connection, answers: Sequence[str], calls: Sequence[str], askers: Sequence[str]) -> None:
+class _Found(NamedTuple):
+    """The parent of an answer with its own root, and what the answer had for both before."""
+
+    parent: str
+    root_of_parent: str | None
+    old_parent: str | None
+    old_root: str | None
+
+
+async def link(connection: Connection, begun: Collection[str], calls: Sequence[str], askers: Sequence[str]) -> None:
     """Link what a batch may have changed, within the transaction that stored it.
 
-    `answers` are its interceptions that answer a call, `calls` its tool usages, `askers` its interceptions whose tool
-    usages were stored before.
+    `begun` are its interceptions that were not there before, `calls` its tool usages, `askers` those of its
+    interceptions whose tool usages were stored before.
     """
     if askers:
         calls = [*calls, *(row[0] for row in await connection.fetch(_CALLS, askers))]
-    affected = set(map(str, answers))
+    affected = set(begun)
     if calls:
         affected |= {str(row[0]) for row in await connection.fetch(_WAITING, calls)}
-    if affected:
-        changed = await connection.fetch(_SET_PARENTS, sorted(affected))
-        if changed:
-            await connection.execute(_SET_ROOTS, [row[0] for row in changed])
+    if not affected:
+        return
+    rows = await connection.fetch(_PARENTS, [*affected])
+    found = {str(row[0]): _Found(*(value and str(value) for value in tuple(row)[1:])) for row in rows}
+    linked = [
+        (answer, each.parent, root)
+        for answer, each in found.items()
+        if (each.parent, root := _root(answer, found)) != (each.old_parent, each.old_root)
+    ]
+    if linked:
+        await connection.execute(_LINK, *map(list, zip(*linked, strict=True)))
+    # What has just begun can not have followers but in this batch, and these were linked with it.
+    below = [(answer, root) for answer, _, root in linked if answer not in begun]
+    if below:
+        await connection.execute(_SET_ROOTS_BELOW, *map(list, zip(*below, strict=True)))
+
+
+def _root(answer: str, found: Mapping[str, _Found]) -> str:
+    """The first interception of a thread; of several that follow each other in a circle, any one."""
+    seen = set()
+    while found[answer].parent in found and answer not in seen:
+        seen.add(answer)
+        answer = found[answer].parent
+    return found[answer].root_of_parent or found[answer].parent
