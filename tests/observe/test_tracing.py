@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from aibridge import AnthropicProvider, BedrockProvider, ModelRoute, RequestBrid
 from aibridge.errors import SettingsError
 from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.servers import ToolServers
+from aibridge.observe import gen_ai
 from aibridge.recording.contents import Redaction
 from aibridge.records import InterceptionEnded
 from aibridge.server.loading import load
@@ -170,6 +172,7 @@ async def test_the_story_of_an_exchange_with_an_injected_tool(
         "mcp.method.name": "tools/call",
     }.items() <= call.attributes.items()
     assert collector.headers["x-collector-key"] == "of-the-collector"
+    assert collector.paths == (["/v1/traces"] if protocol == "http" else [])
     assert collector.resource["service.name"] == "aibridge"
     assert collector.resource["service.version"] == version("aibridge")
     for secret in (PROMPT, "At six.", KEY, "of-the-collector"):
@@ -222,6 +225,27 @@ PARAMETERS = {
     "previous_response_id": "resp_0",
     "prompt_cache_key": "session-of-ada",
 }
+
+
+async def test_a_long_content_is_cut(traced: Traced, provider: Provider, recorder: ListRecorder) -> None:
+    speech = SPEECHES[0]
+    provider.says(turn(speech, 1, [Text("At six.")]))
+    async with (
+        traced.tracing() as tracing,
+        bridged_with(Tools(), provider.url, recorder, tracer=tracing.tracer, trace_contents=True) as url,
+    ):
+        await ask(url + speech.path, speech.request(speech.asked("x" * 100_000)))
+    told = traced.collector.one("Intercept.ProcessRequest.Upstream").attributes["gen_ai.input.messages"]
+    assert len(told) == 32_768
+
+
+async def test_an_endpoint_of_traces_alone_is_taken_as_it_is(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So OpenTelemetry wants it of this variable; what is said for everything gets the path of traces."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traced.collector.url + "/of/my/own")
+    tracing = Tracing(load(None, os.environ).tracing)
+    tracing.tracer.start("Intercept").end()
+    await asyncio.to_thread(tracing.close)
+    assert traced.collector.paths == ["/of/my/own"]
 
 
 async def test_how_a_model_was_asked(traced: Traced, provider: Provider, recorder: ListRecorder) -> None:
@@ -489,3 +513,11 @@ async def test_an_exchange_that_went_elsewhere(traced: Traced, provider: Provide
     for span in (traced.collector.one("Intercept"), upstream):
         assert (span.attributes["provider"], span.attributes["server.port"]) == ("quay", quay.port)
     assert context == f"00-{TRACE}-{upstream.id}-01"
+
+
+def test_bedrock_has_the_name_that_the_conventions_give_it() -> None:
+    assert gen_ai.asked_of(BedrockProvider(region="eu-west-1", api_key="key")) == {
+        "gen_ai.provider.name": "aws.bedrock",
+        "server.address": "bedrock-runtime.eu-west-1.amazonaws.com",
+        "server.port": 443,
+    }

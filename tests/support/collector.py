@@ -51,6 +51,8 @@ class Collector:
     resource: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     """Of the last export, by lower-case names."""
+    paths: list[str] = field(default_factory=list)
+    """That exports over HTTP went to."""
     raw: bytes = b""
     """All that was sent, decompressed; for looking for what must not be there."""
 
@@ -109,7 +111,7 @@ def _value(value: AnyValue) -> Any:
 
 @contextmanager
 def over_http() -> Iterator[Collector]:
-    """A collector that takes OTLP over HTTP, at `/v1/traces`."""
+    """A collector that takes OTLP over HTTP."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -117,10 +119,9 @@ def over_http() -> Iterator[Collector]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            found = self.path == "/v1/traces"
-            if found:
-                collector.take(ExportTraceServiceRequest.FromString(body), dict(self.headers.items()))
-            self.send_response(200 if found else 404)
+            collector.paths.append(self.path)
+            collector.take(ExportTraceServiceRequest.FromString(body), dict(self.headers.items()))
+            self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")
             self.end_headers()
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())

@@ -25,6 +25,9 @@ from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Upstream as UpstreamSettings
 from aibridge.upstream.connecting import Connecting, Proxies
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
+from support.client import ask
+from support.dialects import MESSAGES
+from support.process import ACTOR, KEY, running
 from support.provider import Provider, document, events, head, raw
 from support.proxy import Proxy
 from support.waiting import at_rest, until
@@ -282,6 +285,23 @@ class TestTLS:
         config.write_text(f'[[providers]]\ntype = "openai"\nname = "tidal"\napi_key = "k"\n{written}')
         with pytest.raises(SettingsError, match=f"^{said}"):
             load(config, {})
+
+
+async def test_a_gateway_whose_way_out_is_a_proxy(tmp_path: Path, authority: trustme.CA) -> None:
+    """As its operator sets it up: by variables, with a file that holds the authority."""
+    file = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    async with (
+        Provider(tls=served_by(authority, "tidal.example")) as provider,
+        Proxy(everything_is=("127.0.0.1", provider.port)) as proxy,
+    ):
+        provider.says(events(MESSAGES.stream))
+        variables: dict[str, Any] = {"UPSTREAM_HTTPS_PROXY": proxy.url, "UPSTREAM_CA_FILE": str(file)}
+        with running(tmp_path, "https://tidal.example", **variables) as gateway:
+            answer = await ask(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR)
+    assert (answer.status, answer.body) == (200, MESSAGES.stream)
+    assert proxy.asked == ["CONNECT tidal.example:443 HTTP/1.1"]
+    assert KEY.encode() not in proxy.tunnelled
 
 
 def test_time_limits_of_a_provider() -> None:

@@ -57,8 +57,10 @@ def _exporter(settings: TracingSettings) -> SpanExporter:
         return Grpc(endpoint=settings.endpoint, headers=headers)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as Http
 
-    endpoint = settings.endpoint.rstrip("/")
-    return Http(endpoint=endpoint if endpoint.endswith(_TRACES) else endpoint + _TRACES, headers=headers)
+    endpoint = settings.endpoint
+    # What this variable says is taken as it is; all else names the place where traces have a path of their own.
+    whole = endpoint == os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or endpoint.endswith(_TRACES)
+    return Http(endpoint=endpoint if whole else endpoint.rstrip("/") + _TRACES, headers=headers)
 
 
 def _resource() -> Resource:
