@@ -176,7 +176,7 @@ async def test_for_ever_means_that(books: Books) -> None:
 
 async def test_what_arrives_late_is_found_the_next_day(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (sqlite_retention, postgres_retention):
-        monkeypatch.setattr(module, "_SHORTEST_MEMORY", 0.0)
+        monkeypatch.setattr(module, "_LOOK_AGAIN", 0.0)
     wanted, pruner = limits(NOW, age(30), 0), books.pruner()
     await pruned(pruner, wanted)
     books.store(exchange(44))

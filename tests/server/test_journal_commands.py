@@ -224,13 +224,13 @@ async def test_all_of_it_is_safe_beside_a_running_gateway(left: Path) -> None:
 def test_a_file_that_is_gone_is_passed_over(left: Path) -> None:
     """Between listing and reading a gateway may have stored and deleted it."""
     from aibridge.server import journals
-    from aibridge.server.settings import Storage
+    from aibridge.server.settings import Audit, Storage
 
     files = journals.files([], Storage())
     left.unlink()
     assert journals.inspected(files) == []
     assert list(journals.contents(files)) == []
-    assert journals.replayed(files, Storage()) == []
+    assert journals.replayed(files, Storage(), Audit()) == []
 
 
 def test_everything_is_told_where_a_file_can_not_be_opened(tmp_path: Path) -> None:

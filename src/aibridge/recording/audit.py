@@ -29,6 +29,8 @@ MAX_FILE_SIZE = 64 << 20
 SUFFIX = ".jsonl"
 
 _CHUNK = 64 << 10
+_LOCK = "lock"
+"""The file that is locked by whoever writes."""
 _READ = "read"
 """The file with the reader's position."""
 _LENGTH = 256
@@ -86,7 +88,7 @@ class AuditTrail:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode=0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -30,7 +30,7 @@ STRIDE = 5000
 
 _BUSY_TIMEOUT = 30.0
 """How long a step waits for its turn, in seconds: SQLite gives it to whoever asks at the right moment."""
-_SHORTEST_MEMORY = 24 * 3600.0
+_LOOK_AGAIN = 24 * 3600.0
 """Seconds after which rows are looked through again that had no contents: some may have arrived late."""
 
 _CONTENTS = ("user_prompts", "model_thoughts")
@@ -75,7 +75,7 @@ class SQLitePruner:
         limits = by_days(limits)
         if time.monotonic() >= self._forget_at:
             self._empty_until.clear()
-            self._forget_at = time.monotonic() + _SHORTEST_MEMORY
+            self._forget_at = time.monotonic() + _LOOK_AGAIN
         if limits.figures:
             beyond = least_id(limits.figures)
             for table in _FIGURES:

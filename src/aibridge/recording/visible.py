@@ -14,9 +14,14 @@ def with_visible(record: AnyRecord, *, nul: bool = False) -> AnyRecord:
     return msgspec.convert(_visible(msgspec.to_builtins(record), nul=nul), type(record))
 
 
+def visible(text: str) -> str:
+    r"""The text with lone surrogates as escapes (`\ud800`)."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _visible(value: Any, *, nul: bool) -> Any:
     if isinstance(value, str):
-        text = value.encode("utf-8", "backslashreplace").decode()
+        text = visible(value)
         return text.replace("\0", "\\u0000") if nul else text
     if isinstance(value, dict):
         return {_visible(key, nul=nul): _visible(each, nul=nul) for key, each in value.items()}

@@ -663,9 +663,11 @@ def replay_journal(
     Exit status 1 means that something in a file could not be read or stored.
     """
     from aibridge.server import journals
+    from aibridge.server.loading import load_section
+    from aibridge.server.settings import Audit
 
-    storage = _storage(config, database)
-    replayed = journals.replayed(journals.files(places, storage), storage)
+    storage, audit = _storage(config, database), load_section(Audit, config, os.environ)
+    replayed = journals.replayed(journals.files(places, storage), storage, audit)
     if as_json:
         _print_json({"files": replayed})
     else:

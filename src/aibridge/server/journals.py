@@ -12,7 +12,8 @@ import click
 from aibridge.recording.inspection import Inspected, contents_of, inspect, journal_files
 from aibridge.recording.replay import Replayed, replay
 from aibridge.recording.stores import store_for
-from aibridge.server.settings import Storage
+from aibridge.server.audit import audited
+from aibridge.server.settings import Audit, Storage
 
 
 def files(places: Sequence[Path], storage: Storage) -> list[Path]:
@@ -35,13 +36,16 @@ def contents(files: Sequence[Path]) -> Iterator[str]:
             yield from contents_of(file)
 
 
-def replayed(files: Sequence[Path], storage: Storage) -> list[Replayed]:
-    """Store what each file holds, and show on standard error how far it is, where that is a terminal."""
+def replayed(files: Sequence[Path], storage: Storage, audit: Audit) -> list[Replayed]:
+    """Store what each file holds, and put it in the audit trail where there is one.
+
+    How far it is, is shown on standard error where that is a terminal.
+    """
     if not files:
         return []
     sizes = sum(file.stat().st_size for file in files if file.exists())
     with (
-        closing(store_for(storage.url)) as store,
+        closing(audited(store_for(storage.url), audit)) as store,
         click.progressbar(length=sizes, label="Storing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
     ):
         return [found for file in files if (found := replay(file, store, bar.update))]

@@ -12,7 +12,7 @@ from aibridge.recording.ledger import Ledger
 
 if TYPE_CHECKING:
     from aibridge.mcp.servers import ToolServers
-    from aibridge.server.audit import Forwarder
+    from aibridge.server.forwarding import Forwarder
 
 EVERY = 2.0
 """Seconds between two looks, so that a scrape of one worker tells of the others as well."""

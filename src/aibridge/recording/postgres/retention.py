@@ -36,7 +36,7 @@ _STATEMENT_TIMEOUT = 3600.0
 _LOCK_TIMEOUT = "500ms"
 """How long others may have to wait behind the wish for a lock on a table that they use."""
 _ATTEMPTS = 20
-_SHORTEST_MEMORY = 24 * 3600.0
+_LOOK_AGAIN = 24 * 3600.0
 """Seconds after which weeks are looked through again that had no contents: some may have arrived late."""
 
 _CONTENTS = ("aibridge_user_prompts", "aibridge_model_thoughts")
@@ -108,7 +108,7 @@ class PostgresPruner:
         """Remove it: a week, or a batch of rows, in each step."""
         if time.monotonic() >= self._forget_at:
             self._empty.clear()
-            self._forget_at = time.monotonic() + _SHORTEST_MEMORY
+            self._forget_at = time.monotonic() + _LOOK_AGAIN
         async with self._connected() as connection:
             with faults_told(self._url):
                 steps = await _steps(connection, limits)
