@@ -124,11 +124,11 @@ class Gateway:
         await self._bridge.shutdown(0)
         if self.tool_servers:
             await self.tool_servers.aclose()
-        if self._tracing:
-            await asyncio.to_thread(self._tracing.close)
         if self._memory:
             await self._memory.aclose()
         await self._ledger.aclose()
+        if self._tracing:  # last, for a collector may keep it waiting
+            await asyncio.to_thread(self._tracing.close)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _background(self) -> Iterator[Coroutine[Any, Any, None]]:
