@@ -19,7 +19,7 @@ from aibridge.recording.postgres.store import PostgresStore
 from aibridge.recording.schema import REVISION
 from aibridge.server import simulated_upstream
 from aibridge.server.check import check
-from aibridge.server.settings import MCPServer, Provider, Settings, Storage
+from aibridge.server.settings import Audit, MCPServer, Provider, Settings, Storage
 from aibridge.server.values import Secret
 from support.postgres import PASSWORD, PostgreSQL
 
@@ -226,6 +226,17 @@ class TestStorage:
         assert printed.count("can be written") == 2
         assert storage.path.read_bytes() == before
         assert not list(storage.journal_dir.iterdir())
+
+    def test_the_folder_of_an_audit_trail(
+        self, capsys: pytest.CaptureFixture[str], storage: Storage, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "audit"
+        settings = Settings(storage=storage, audit=Audit(dir=folder))
+        assert f"{folder} will be made at the start" in outcome(capsys, settings)[1]
+        folder.write_text("")
+        status, printed = outcome(capsys, settings)
+        assert status == 1
+        assert "set audit.dir to another folder" in printed
 
     def test_a_file_in_the_place_of_the_journal(self, capsys: pytest.CaptureFixture[str], storage: Storage) -> None:
         storage.journal_dir.write_text("")

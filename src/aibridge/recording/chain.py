@@ -102,7 +102,7 @@ class Verifier:
             return
         if seq > expected:
             self._gaps.append(_Gap(expected, seq - 1, place))
-        elif prev != (verdict.end.head if verdict.first or seq == 1 else prev):
+        elif prev != verdict.end.head and (verdict.first or seq == 1):  # else what was before is elsewhere
             changed = f"line {seq - 1} ({self._place})" if verdict.first else f"line 1 ({place})"
             verdict.problems.append(f"{changed} was changed")
         verdict.first = verdict.first or seq

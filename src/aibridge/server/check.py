@@ -25,6 +25,7 @@ from aibridge.providers import AnthropicProvider, BedrockProvider, Credential, P
 from aibridge.recording.databases import schema_of
 from aibridge.recording.stores import is_postgresql, sqlite_path
 from aibridge.server import values
+from aibridge.server.audit import forwarder
 from aibridge.server.connecting import connecting
 from aibridge.server.gateway import provider_of
 from aibridge.server.redaction import redaction
@@ -56,9 +57,11 @@ def check(settings: Settings) -> int:
     Raises `SettingsError` where code that the settings name can not be had.
     """
     redaction(settings.recording)
+    forwarder(settings.audit)
     logging.getLogger("aibridge").addHandler(logging.NullHandler())  # what it would tell is among what is printed
     findings = [
-        _journal(settings.storage),
+        _folder("journal", settings.storage.journal_dir, "storage.journal_dir"),
+        *([_folder("audit trail", settings.audit.dir, "audit.dir")] if settings.audit.dir else ()),
         _database(settings.storage),
         *asyncio.run(_providers(settings.providers, connecting(settings.upstream, settings.providers))),
         *(asyncio.run(_mcp_servers(settings)) if settings.mcp_servers else ()),
@@ -69,10 +72,10 @@ def check(settings: Settings) -> int:
     return 1 if any(finding.verdict == "FAIL" for finding in findings) else 0
 
 
-def _journal(storage: Storage) -> Finding:
-    folder = storage.journal_dir
+def _folder(about: str, folder: Path, setting: str) -> Finding:
+    """Whether files can be written to a folder that a setting names."""
     if not folder.exists():
-        return _to_be_made("journal", folder, "storage.journal_dir")
+        return _to_be_made(about, folder, setting)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b" " * 4096)
@@ -80,11 +83,11 @@ def _journal(storage: Storage) -> Finding:
     except OSError as error:
         return Finding(
             "FAIL",
-            "journal",
+            about,
             f"{folder} can not be written ({error.strerror}): give it to the gateway's user and see that its disk has "
-            "room, or set storage.journal_dir to another folder",
+            f"room, or set {setting} to another folder",
         )
-    return Finding("ok", "journal", f"{folder} can be written")
+    return Finding("ok", about, f"{folder} can be written")
 
 
 def _database(storage: Storage) -> Finding:
