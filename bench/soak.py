@@ -2,6 +2,7 @@
 
 `python -m bench.soak` starts the gateway as its users would, asks for 50,000 streams that never end, and leaves each of
 them after its first event. What is open and how much memory is taken is looked at after every tenth of them.
+With `--minutes` it sees instead how the gateway endures full load (see `bench.endurance`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import client
+from bench.endurance import endures
 from bench.targets import Gateway, start_provider
 from bench.workload import streaming
 
@@ -103,9 +105,14 @@ def main() -> None:
     """Print what was found; exit with 1 where something was left behind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=50_000)
-    streams = parser.parse_args().streams
+    parser.add_argument("--minutes", type=float, help="of full load, instead of streams that are left")
+    arguments = parser.parse_args()
+    streams: int = arguments.streams
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    if arguments.minutes:
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+            sys.exit(not uvloop.run(endures(Path(folder), arguments.minutes)))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         looked = uvloop.run(soak(Path(folder), streams))
