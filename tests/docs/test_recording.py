@@ -10,7 +10,7 @@ from aibridge.recording.postgres.store import PostgresStore
 from aibridge.recording.sqlite import SQLiteStore
 from support.postgres import PostgreSQL
 
-from .pages import code, page, rows, section
+from .pages import ROOT, code, page, rows, section
 
 SUMS = {"aibridge_hourly_usage", "aibridge_daily_usage"}
 """They have a section together."""
@@ -44,3 +44,10 @@ async def test_postgresql_has_the_same_columns(tmp_path: Path, postgresql: Postg
             columns = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
             query = "SELECT column_name FROM information_schema.columns WHERE table_name = $1 ORDER BY ordinal_position"
             assert [name for (name,) in postgresql.rows(query, table, url=url)] == columns, table
+
+
+def test_the_tests_that_show_it_are_there() -> None:
+    told = [code(cell)[0] for *_, cell in rows(section(page("recording.md"), "What shows it"))]
+    assert len(told) > 15
+    for file, name in (test.split("::") for test in told):
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file} has no {name}"

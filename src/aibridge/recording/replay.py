@@ -11,11 +11,13 @@ import msgspec
 from aibridge.errors import RecordingError
 from aibridge.recording.segment import Segment, UnknownFormatError
 from aibridge.recording.stores import Store
-from aibridge.recording.storing import store_some
+from aibridge.recording.storing import BATCH, store_some
 
 _PATIENCE = 60.0
 """How long a store may be out of order, in seconds."""
 _PAUSE = 0.2
+_BATCH = 4 * BATCH
+"""Bytes of entries in one transaction; whoever else stores something waits for a fraction of a second."""
 
 
 class Replayed(msgspec.Struct, kw_only=True):
@@ -58,7 +60,7 @@ def _insist(segment: Segment, store: Store) -> int:
     give_up = time.monotonic() + _PATIENCE
     while True:
         try:
-            return store_some(segment, store)
+            return store_some(segment, store, _BATCH)
         except RecordingError:
             if time.monotonic() > give_up:
                 raise

@@ -15,8 +15,8 @@ BATCH = 1024 * 1024
 """Bytes of entries that one transaction holds, more or less: some thousands of usual ones."""
 
 
-def store_some(segment: Segment, store: Store) -> int:
-    """Store a batch of a file's entries, and move its offset past them; by how many bytes, 0 at its end.
+def store_some(segment: Segment, store: Store, size: int = BATCH) -> int:
+    """Store about so many bytes of a file's entries, and move its offset past them; by how many bytes, 0 at its end.
 
     What was stored is counted in the file's `kept`, what can not be read or stored in its `damaged`. Raises what the
     store raises; then nothing has changed.
@@ -27,7 +27,7 @@ def store_some(segment: Segment, store: Store) -> int:
         records += reading.records
         damaged += reading.damaged
         offset = reading.offset
-        if offset - segment.offset >= BATCH:
+        if offset - segment.offset >= size:
             break
     refused = keep(records, store)
     segment.kept += len(records) - refused
