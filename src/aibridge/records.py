@@ -43,7 +43,10 @@ CredentialKind: TypeAlias = Literal["centralized", "byok"]
 ThoughtSource: TypeAlias = Literal["thinking", "reasoning_summary", "commentary"]
 
 
-class Interception(msgspec.Struct, frozen=True, kw_only=True, tag="interception"):
+# `gc=False`: nothing that a record holds can hold the record, so the collector need not look for circles.
+
+
+class Interception(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="interception"):
     """One request on a bridged route, as known before it is sent upstream."""
 
     id: str
@@ -67,7 +70,7 @@ class Interception(msgspec.Struct, frozen=True, kw_only=True, tag="interception"
     metadata: dict[str, Any] = {}
 
 
-class InterceptionEnded(msgspec.Struct, frozen=True, kw_only=True, tag="interception_ended"):
+class InterceptionEnded(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="interception_ended"):
     """The end of an interception, and its outcome."""
 
     interception_id: str
@@ -81,7 +84,7 @@ class InterceptionEnded(msgspec.Struct, frozen=True, kw_only=True, tag="intercep
     """Facts known at the end only, such as the number of retries; merged into the interception's own."""
 
 
-class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, tag="token_usage"):
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="token_usage"):
     """What one turn used, in tokens; final figures."""
 
     id: str
@@ -99,7 +102,7 @@ class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, tag="token_usage"):
     created_at: datetime
 
 
-class PromptUsage(msgspec.Struct, frozen=True, kw_only=True, tag="prompt_usage"):
+class PromptUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="prompt_usage"):
     """The user's own words that began an interception."""
 
     id: str
@@ -110,7 +113,7 @@ class PromptUsage(msgspec.Struct, frozen=True, kw_only=True, tag="prompt_usage")
     created_at: datetime
 
 
-class ToolUsage(msgspec.Struct, frozen=True, kw_only=True, tag="tool_usage"):
+class ToolUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="tool_usage"):
     """One tool call that the model asked for."""
 
     id: str
@@ -128,7 +131,7 @@ class ToolUsage(msgspec.Struct, frozen=True, kw_only=True, tag="tool_usage"):
     created_at: datetime
 
 
-class ModelThought(msgspec.Struct, frozen=True, kw_only=True, tag="model_thought"):
+class ModelThought(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="model_thought"):
     """Something that the model thought aloud; `metadata["source"]` says in which form."""
 
     id: str
