@@ -462,8 +462,7 @@ async def test_a_gateway_that_is_told_to_stop_has_sent_all(
         settings: dict[str, Any] = {"TRACING_ENDPOINT": collector.url, "TRACING_PROTOCOL": protocol}
         with running(tmp_path, provider.url, **settings) as gateway:
             answer = await ask(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR)
-            assert not collector.spans  # they go in batches
-            gateway.stop()
+            gateway.stop()  # long before a batch is due
     spans = [span for span in collector.spans if span.attributes.get("interception_id") == answer.id]
     assert {span.name for span in spans} >= {"Intercept", "Intercept.ProcessRequest.Upstream"}
     assert KEY.encode() not in collector.raw
