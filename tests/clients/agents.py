@@ -75,6 +75,16 @@ class ClaudeCode(Agent):
 
     model = "claude-sonnet-5-5"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._credential = {"ANTHROPIC_API_KEY": KEY}
+        self._headers = f"X-User-ID: {ACTOR}"
+
+    def sign_in_with_a_plan(self, token: str) -> None:
+        """Have the token that `claude setup-token` gives to who has a plan, instead of a key."""
+        self._credential = {"CLAUDE_CODE_OAUTH_TOKEN": token}
+        self._headers += "\nX-AIBridge-Token: token-of-ada"
+
     def ask(self, prompt: str, *options: str) -> Answer:
         """Run one prompt, with every tool allowed that the tests use."""
         printed = self.run(
@@ -82,8 +92,8 @@ class ClaudeCode(Agent):
             *("-p", "--output-format", "json", "--model", self.model, *options),
             *("--allowedTools", "Read,Write,Bash,Agent", "--", prompt),
             ANTHROPIC_BASE_URL=f"{self.gateway}/anthropic",
-            ANTHROPIC_API_KEY=KEY,
-            ANTHROPIC_CUSTOM_HEADERS=f"X-User-ID: {ACTOR}",
+            **self._credential,
+            ANTHROPIC_CUSTOM_HEADERS=self._headers,
             CLAUDE_CONFIG_DIR=str(self.home / ".claude"),
             CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
             CLAUDE_CODE_MAX_RETRIES="1",
@@ -99,6 +109,17 @@ name = "gateway"
 base_url = "{gateway}/openai/v1"
 env_key = "CODEX_API_KEY"
 http_headers = {{ "X-User-ID" = "{actor}" }}
+request_max_retries = 0
+stream_max_retries = 0
+"""
+
+_SIGNED_IN = """
+model_provider = "gateway"
+[model_providers.gateway]
+name = "gateway"
+base_url = "{gateway}/openai/v1"
+requires_openai_auth = true
+http_headers = {{ "X-User-ID" = "{actor}", "X-AIBridge-Token" = "token-of-ada" }}
 request_max_retries = 0
 stream_max_retries = 0
 """
@@ -122,6 +143,10 @@ class Codex(Agent):
     def use_built_in_provider(self) -> None:
         """Reach the gateway as if it were OpenAI; no header can be set then."""
         self._configure(_BUILT_IN_PROVIDER)
+
+    def use_its_login(self) -> None:
+        """Reach the gateway with the credential of a login, and say by headers who asks."""
+        self._configure(_SIGNED_IN)
 
     def log_in_with_chatgpt(self) -> None:
         """Leave what a login leaves behind, instead of a key; nobody here checks its signature."""

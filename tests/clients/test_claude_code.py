@@ -109,6 +109,21 @@ def test_a_sub_agent(claude: ClaudeCode, gateway: Gateway) -> None:
     assert len(gateway.prompts()) == 2, "the news that a sub-agent is done is nobody's prompt"
 
 
+def test_who_is_signed_in_with_a_plan(claude: ClaudeCode, gateway: Gateway, upstream: SimulatedUpstream) -> None:
+    token = "sk-ant-oat01-of-ada-0123456789abcdef"
+    claude.sign_in_with_a_plan(token)
+    assert "simulated upstream" in claude.ask("Say hello.").text
+
+    (interception,) = gateway.interceptions(1)
+    assert (interception["credential_kind"], interception["credential_hint"]) == ("byok", "sk-a...cdef")
+    assert interception["metadata"]["subscription"] == "claude"
+    (request,) = upstream.requests
+    assert request.headers["authorization"] == f"Bearer {token}"
+    assert "oauth-2025-04-20" in request.headers["anthropic-beta"]
+    assert "x-api-key" not in request.headers
+    assert "token-of-ada" not in str(request.headers)
+
+
 def test_side_traffic(claude: ClaudeCode, gateway: Gateway, upstream: SimulatedUpstream) -> None:
     claude.environment = {
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "0",

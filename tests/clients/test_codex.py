@@ -154,6 +154,20 @@ def test_compressed_requests(codex: Codex, gateway: Gateway, upstream: Simulated
     assert gateway.prompts() == ["Say hello."]
 
 
+def test_who_is_signed_in_with_chatgpt(codex: Codex, gateway: Gateway, upstream: SimulatedUpstream) -> None:
+    codex.use_its_login()
+    codex.log_in_with_chatgpt()
+    assert "simulated upstream" in codex.ask("Say hello.").text
+
+    (interception,) = gateway.interceptions(1)
+    assert (interception["initiator_id"], interception["credential_kind"]) == (ACTOR, "byok")
+    assert interception["metadata"]["subscription"] == "chatgpt"
+    request = upstream.requests[-1]
+    assert request.headers["chatgpt-account-id"] == "account-1"
+    assert request.headers["authorization"].startswith("Bearer ey")
+    assert "token-of-ada" not in str(request.headers)
+
+
 @pytest.mark.parametrize("fault", ["[[error]]", "[[cut]]"])
 def test_a_broken_stream_is_never_taken_for_an_answer(codex: Codex, gateway: Gateway, fault: str) -> None:
     with pytest.raises(AgentFailedError):

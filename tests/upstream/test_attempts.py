@@ -28,7 +28,7 @@ def ring(provider: str, size: int) -> tuple[RingKey, ...]:
 
 def ways(provider: str, keys: Sequence[RingKey] = (), max_retries: int = 0) -> list[Way]:
     """All ways to a provider."""
-    return [Way(provider, max_retries, key=key) for key in keys] or [Way(provider, max_retries)]
+    return [Way(provider, max_retries, key) for key in keys] or [Way(provider, max_retries, None)]
 
 
 def answered(attempts: Attempts, way: Way, status: int, now: float = 0.0, **headers: str) -> Attempt | None:

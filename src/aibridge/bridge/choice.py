@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from msgspec.structs import replace
@@ -52,6 +51,29 @@ class Homes:
             self._homes[route, session] = (provider, self._clock() + STAY)
 
 
+class _Way(Way, frozen=True, eq=False):
+    """A way, and what goes along it: with which credential, and under which name of the model."""
+
+    to: Provider
+    model: str
+    credential: Credential
+    address: Address
+
+    def request(self, request: UpstreamRequest) -> UpstreamRequest:
+        """See `Way.request`."""
+        url, headers = self.address(self.to, self.credential)
+        return replace(
+            request,
+            provider=self.provider,
+            url=url,
+            headers=[*headers, *request.headers],  # those are of no provider
+            body=renamed(request.body, request.model, self.model),
+            max_retries=self.max_retries,
+            model=self.model,
+            interpreter=self.to.interpreter,
+        )
+
+
 class Choice:
     """The ways of one request, in the order in which they are to be tried.
 
@@ -70,11 +92,15 @@ class Choice:
         homes: Homes | None = None,
     ) -> None:
         self.tell: Tell | None = None
-        self._session, self._address = session, address
-        self._route, self._homes = route, homes
+        self._session, self._route, self._homes = session, route, homes
         self._first = legs[0][0].name
-        self._who: dict[Way, tuple[Provider, Credential]] = {}
-        self._ways = [way for leg in legs for way in self._to(*leg, rings.get(leg[0].name))]
+        self._ways: list[_Way] = []
+        for provider, model in legs:
+            ring = rings.get(provider.name)
+            for key in ring.order(session) if ring else (None,):
+                credential = key.credential if key else provider.credential({})
+                way = _Way(provider.name, provider.max_retries, key, provider, model, credential, address)
+                self._ways.append(way)
         if homes and route and (home := homes.find(route, session)):
             self._begin_at(home)
 
@@ -83,7 +109,7 @@ class Choice:
         """Who is asked first, unless a circuit breaker is open, and with which credential."""
         now = monotonic()
         way = next((way for way in self._ways if way.key is None or way.key.usable(now)), self._ways[0])
-        return self._who[way]
+        return way.to, way.credential
 
     def now(self) -> Sequence[Way]:
         """The ways."""
@@ -95,30 +121,8 @@ class Choice:
             self._homes.settle(self._route, self._session, way.provider if way.provider != self._first else None)
             self._begin_at(way.provider)
         if tried and self.tell:
-            self.tell(tried, self._who[way] if way else None)
+            asked = (way.to, way.credential) if isinstance(way, _Way) else None
+            self.tell(tried, asked)
 
     def _begin_at(self, provider: str) -> None:
         self._ways.sort(key=lambda way: way.provider != provider)
-
-    def _to(self, provider: Provider, model: str, ring: KeyRing | None) -> Iterator[Way]:
-        """The ways to one provider: by each of its keys, where it has several."""
-        for key in ring.order(self._session) if ring else (None,):
-            credential = key.credential if key else provider.credential({})
-            way = Way(provider.name, provider.max_retries, partial(self._request, provider, model, credential), key)
-            self._who[way] = (provider, credential)
-            yield way
-
-    def _request(
-        self, provider: Provider, model: str, credential: Credential, request: UpstreamRequest
-    ) -> UpstreamRequest:
-        url, headers = self._address(provider, credential)
-        return replace(
-            request,
-            provider=provider.name,
-            url=url,
-            headers=[*headers, *request.headers],  # those are of no provider
-            body=renamed(request.body, request.model, model),
-            max_retries=provider.max_retries,
-            model=model,
-            interpreter=provider.interpreter,
-        )

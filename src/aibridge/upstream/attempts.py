@@ -12,9 +12,10 @@ All of it is decided here, by what came of the attempts before, and nothing is d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from aibridge.errors import Fault, Kind
 from aibridge.upstream.exchange import UpstreamRequest
@@ -22,17 +23,18 @@ from aibridge.upstream.keys import LIMITED, REFUSED, RingKey, all_limited
 from aibridge.upstream.retries import LONGEST_WAIT, MOST_DELAY, delay_after, seconds_asked
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Way:
+class Way(msgspec.Struct, frozen=True, eq=False):
     """One way in which a request may be sent. Those to one provider stand together, and differ in their keys."""
 
     provider: str
     """The provider's name."""
     max_retries: int
-    request: Callable[[UpstreamRequest], UpstreamRequest] = lambda request: request
-    """Makes of the request what is sent in this way."""
-    key: RingKey | None = None
+    key: RingKey | None
     """One of several keys; None where there are not several."""
+
+    def request(self, request: UpstreamRequest) -> UpstreamRequest:
+        """Makes of the request what is sent in this way."""
+        return request
 
 
 class Tried(NamedTuple):

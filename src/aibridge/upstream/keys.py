@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 from math import ceil
 from time import monotonic
@@ -28,6 +29,10 @@ LIMITED_FOR = 60.0
 
 REFUSED_FOR = 300.0
 """Seconds that a key is left alone after the provider refused it."""
+
+
+MOST_ORDERS = 4096
+"""Of how many sessions the order of keys is kept at hand; of others, it is worked out again."""
 
 
 class State(Enum):
@@ -121,11 +126,12 @@ class KeyRing:
     ) -> None:
         self.keys = tuple(RingKey(provider, number, each, watcher) for number, each in enumerate(credentials, 1))
         self._provider, self._clock = provider, clock
-
-    def order(self, affinity: str) -> list[RingKey]:
+        self.order: Callable[[str], tuple[RingKey, ...]] = lru_cache(MOST_ORDERS)(self._order)
         """All keys, those first that a session (or whoever has none) should take."""
+
+    def _order(self, affinity: str) -> tuple[RingKey, ...]:
         told = affinity.encode("utf-8", "surrogatepass")
-        return sorted(self.keys, key=lambda key: key.rank(told), reverse=True)
+        return tuple(sorted(self.keys, key=lambda key: key.rank(told), reverse=True))
 
     def pick(self, affinity: str) -> RingKey:
         """The key that a session should take; where none can be used, the one that it would take else."""

@@ -213,7 +213,7 @@ class Upstream:
         Whatever the provider answers is an answer, also an error that was not retried. Raises `Fault` where none came,
         or none may be asked for. Of the attempts at one provider, the last is what its circuit breaker is told of.
         """
-        attempts = Attempts(request.ways.now() if request.ways else (Way(request.provider, request.max_retries),))
+        attempts = Attempts(request.ways.now() if request.ways else (Way(request.provider, request.max_retries, None),))
         attempt = attempts.first(monotonic())
         way: Way | None = None
         visit: _Visit | None = None
@@ -246,7 +246,7 @@ class Upstream:
                 if isinstance(last, Fault):
                     attempt = attempts.failed(way, last, monotonic(), stands=visit.stands)
                 elif last.status >= 400 or way.key:
-                    headers = _lowered(last.headers)
+                    headers = _lowered(last.headers) if last.status >= 400 else {}
                     attempt = attempts.answered(way, last.status, headers, monotonic(), stands=visit.stands)
                 else:
                     break
