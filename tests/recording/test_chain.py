@@ -81,6 +81,12 @@ def test_an_end_that_is_missing() -> None:
     assert problems([*chain(5)[:-1], chain(5)[-1][:-9]]) == ["f:5 is no whole line of a chain"]
 
 
+def test_nothing_is_no_chain(tmp_path: Path) -> None:
+    assert problems([]) == ["there is not a single line"]
+    (tmp_path / "empty").touch()
+    assert [verdict.problems for verdict in verify(tmp_path.iterdir())] == [["there is not a single line"]]
+
+
 def test_the_beginning_may_be_elsewhere() -> None:
     assert problems(chain(5)[2:]) == []
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from aibridge.errors import RecordingError
@@ -26,7 +27,6 @@ from aibridge.recording.stores import sqlite_path, store_for
 from aibridge.records import ModelThought, PromptUsage, Record, least_id
 from support.postgres import PostgreSQL
 
-from . import samples
 from .kept import Read, reading_postgresql, reading_sqlite
 from .samples import end_of, interception, tokens, tool
 
@@ -314,24 +314,26 @@ async def test_rows_that_are_in_no_week_go_by_their_time(books: Books) -> None:
 async def test_a_table_in_use_is_not_waited_for_by_others(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody's long question keeps the table, everybody else goes on, and pruning is given up for now."""
     monkeypatch.setattr(postgres_retention, "_ATTEMPTS", 2)
+    emptied = "SELECT count(*) FROM aibridge_tool_usages WHERE input = ''"
     stopping, took = threading.Event(), list[float]()
-    asking = threading.Thread(target=books.rows, args=("SELECT pg_sleep(4), count(*) FROM aibridge_tool_usages",))
-    asking.start()
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)%'"
-    samples.until(lambda: books.rows(asked) == [(1,)])
     late = threading.Thread(
         target=writing, args=(books, lambda number: tool(made(1), "c", id=made(1, number + 50)), stopping, took)
     )
-    late.start()
-    with pytest.raises(RecordingError, match="in use by others"):
-        await pruned(books.pruner(), limits(NOW, age(30), 0))
-    stopping.set()
-    late.join()
-    asking.join()
+    asking = await asyncpg.connect(books.url)
+    try:
+        async with asking.transaction():
+            await asking.fetch("SELECT * FROM aibridge_tool_usages")
+            late.start()
+            with pytest.raises(RecordingError, match="in use by others"):
+                await pruned(books.pruner(), limits(NOW, age(30), 0))
+            stopping.set()
+            await asyncio.to_thread(late.join)
+    finally:
+        await asking.close()
     assert max(took) < 2.0
-    assert books.rows("SELECT count(*) FROM aibridge_tool_usages WHERE input = ''")[0][0] == 0
+    assert books.rows(emptied) == [(0,)]
     await pruned(books.pruner(), limits(NOW, age(30), 0))
-    assert books.rows("SELECT count(*) FROM aibridge_tool_usages WHERE input = ''")[0][0] == 7
+    assert books.rows(emptied) == [(7,)]
 
 
 async def test_a_database_that_is_not_there(tmp_path: Path) -> None:

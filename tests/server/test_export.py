@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -282,6 +283,17 @@ class TestVerify:
         assert told.output == f"ok: lines 1 to 41; the last one's hash is {head}\n"
         assert aibridge("verify", exported, "--head", head).exit_code == 0
         assert aibridge("verify", exported, "--head", "0" * 64).exit_code == 1
+
+    def test_says_of_another_file_that_it_is_none(self, aibridge: Callable[..., Result], tmp_path: Path) -> None:
+        path = tmp_path / "out.csv"
+        aibridge("--format", "csv", "--output", path)
+        path.write_bytes(path.read_bytes() * 9)
+        told = aibridge("verify", path)
+        assert told.exit_code == 1
+        first, *_, more, last = told.output.splitlines()
+        assert first == f"{path}:1 is no whole line of a chain"
+        assert re.fullmatch(r"and \d+ more", more)
+        assert last.startswith("FAIL: ")
 
     @pytest.mark.parametrize(
         ("change", "told"),

@@ -113,6 +113,8 @@ class Verifier:
     def close(self) -> Verdict:
         """There is no more."""
         problems = self._verdict.problems
+        if not self._verdict.lines:
+            problems.append("there is not a single line")
         for gap in self._gaps:
             problems += [f"{_lines(first, last)} missing before {gap.before}" for first, last in self._left(gap)]
         if any(ENDED_BY.get(each, self._last_type) != self._last_type for each in self._types - {*ENDED_BY.values()}):

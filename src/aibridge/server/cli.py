@@ -360,8 +360,10 @@ def verify(ctx: click.Context, files: tuple[Path, ...], head: str | None, as_jso
         _print_json({"chains": verdicts})
     else:
         for verdict in verdicts:
-            for problem in verdict.problems:
+            for problem in verdict.problems[:100]:
                 click.echo(problem)
+            if more := len(verdict.problems[100:]):
+                click.echo(f"and {more:,} more")
             click.echo(
                 f"{'FAIL' if verdict.problems else 'ok'}: lines {verdict.first} to {verdict.end.seq}; "
                 f"the last one's hash is {verdict.end.head}"
