@@ -104,6 +104,8 @@ def test_nul_characters_stay_and_lone_surrogates_become_visible(store: SQLiteSto
 def test_the_database_is_private_and_in_wal_mode(store: SQLiteStore, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+    assert store._connection is not None
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,), "what is stored is on the disk"
     assert rows(path, "PRAGMA user_version") == [(VERSION,)]
 
 

@@ -167,9 +167,12 @@ class Journal:
 
         The journal can be appended to meanwhile.
         """
-        with self._lock:
-            due = [(each, each.lend(), each.size) for each in self._segments() if each.synced < each.size]
+        due: list[tuple[Segment, int, int]] = []
         try:
+            with self._lock:
+                for segment in self._segments():
+                    if segment.synced < segment.size:
+                        due.append((segment, segment.lend(), segment.size))  # noqa: PERF401  # what is lent is given back
             for _, descriptor, _ in due:
                 _sync_data(descriptor)
             if any(segment.synced == 0 for segment, _, _ in due):  # the directory names new files
