@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from aibridge.records import (
@@ -26,24 +26,41 @@ _MODELS = ("claude-opus-4-5", "claude-sonnet-4-5", "gpt-5", "gpt-5-mini")
 _WORDS = ("look", "at", "the", "parser", "and", "say", "why", "its", "test", "fails", "on", "empty", "input")
 
 
+class _Session(NamedTuple):
+    """What an actor's next request goes on from."""
+
+    client_session_id: str
+    call: str | None = None
+    interception: str | None = None
+    root: str | None = None
+
+
+class Exchange(NamedTuple):
+    """The records of an exchange, and what linking them comes to."""
+
+    records: list[Record]
+    thread_parent_id: str | None
+    thread_root_id: str | None
+
+
 class Fleet:
     """Actors at work: each has a session for a while, in which every request answers the call of the one before."""
 
     def __init__(self, seed: int, began_at: datetime) -> None:
         self._random = random.Random(seed)
         self._now = began_at
-        self._sessions: dict[int, tuple[str, str | None]] = {}
+        self._sessions: dict[int, _Session] = {}
 
-    def exchanges(self, every: timedelta) -> Iterator[list[Record]]:
-        """The records of one exchange after another, so much later each, for ever."""
+    def exchanges(self, every: timedelta) -> Iterator[Exchange]:
+        """One exchange after another, so much later each, for ever."""
         while True:
             yield self._exchange()
             self._now += every
 
-    def _exchange(self) -> list[Record]:
+    def _exchange(self) -> Exchange:
         random = self._random
         number = random.randrange(ACTORS)
-        session, call = self._sessions.get(number, (self._id(), None))
+        session, call, parent, root = self._sessions.get(number) or _Session(self._id())
         client, model = _CLIENTS[number % len(_CLIENTS)], _MODELS[number % len(_MODELS)]
         interception, now = self._id(), self._now
         answered = f"msg_{interception[:18]}"
@@ -112,10 +129,10 @@ class Fleet:
         status: Status = random.choices(("completed", "failed", "cancelled"), (96, 3, 1))[0]
         records.append(InterceptionEnded(interception_id=interception, ended_at=later, status=status, http_status=200))
         if goes_on:
-            self._sessions[number] = session, called
+            self._sessions[number] = _Session(session, called, interception, root or interception)
         else:
             self._sessions.pop(number, None)
-        return records
+        return Exchange(records, parent, root)
 
     def _id(self) -> str:
         milliseconds = int(self._now.timestamp() * 1000)

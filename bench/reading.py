@@ -1,21 +1,27 @@
 """How long lists and sums take with many interceptions in PostgreSQL: from the sums by hour and day, and without them.
 
-Run it with `python -m bench.reading`; it brings a server, and fills it first, which takes its time. With
+Run it with `python -m bench.reading`; it brings a server, and fills it first, which takes minutes. With
 `--database URL` it uses that database, and fills it where it is empty.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aibridge.recording.postgres.store import PostgresStore
+from aibridge.recording.postgres.connection import connect
+from aibridge.recording.postgres.partitions import Partitions
+from aibridge.recording.postgres.store import TABLES, PostgresStore, row_of
+from aibridge.recording.postgres.sums import rebuild
+from aibridge.records import Interception, InterceptionEnded
 from aibridge.server.report_sources import source_of
 from aibridge.server.reports import reading
 from aibridge.server.spans import Piece
@@ -33,19 +39,50 @@ TIMES = 7
 """How often each question is asked; the median counts."""
 
 
-def fill(url: str, interceptions: int) -> None:
-    """Store so many interceptions of the past quarter of a year, with all that belongs to them."""
+async def fill(url: str, interceptions: int) -> None:
+    """Copy so many interceptions of the past quarter of a year into the tables, with all that belongs to them.
+
+    They are as the store would have made them, linked and ended, but in a tenth of the time; sums are made at the end.
+    """
     began_at = datetime.now(UTC) - timedelta(weeks=WEEKS)
     exchanges = Fleet(3, began_at).exchanges(timedelta(weeks=WEEKS) / interceptions)
-    records = chain.from_iterable(islice(exchanges, interceptions))
-    store = PostgresStore(url)
-    began, stored = time.perf_counter(), 0
-    while batch := list(islice(records, BATCH)):
-        store.store(batch)
-        stored += len(batch)
-    store.close()
-    took = time.perf_counter() - began
-    print(f"stored {stored:,} records of {interceptions:,} interceptions in {took:.0f} s", flush=True)
+    partitions = Partitions()
+    connection = await connect(url)
+    began, copied = time.perf_counter(), 0
+    while copied < interceptions:
+        batch = list(islice(exchanges, min(BATCH, interceptions - copied)))
+        tables: defaultdict[type[Any], list[Any]] = defaultdict(list)
+        for exchange in batch:
+            *records, end = exchange.records
+            for record in records:
+                tables[type(record)].append(record)
+            assert isinstance(end, InterceptionEnded)
+            tables[InterceptionEnded].append((end, exchange))
+        await partitions.provide(connection, [record.id for record in tables[Interception]])
+        ends = tables.pop(InterceptionEnded)
+        for kind, records in tables.items():
+            rows: list[tuple[object, ...]] = [row_of(record) for record in records]
+            columns = kind.__struct_fields__
+            if kind is Interception:
+                columns = (*columns, "ended_at", "status", "http_status", "thread_parent_id", "thread_root_id")
+                rows = [
+                    (
+                        *row,
+                        end.ended_at,
+                        end.status,
+                        end.http_status,
+                        exchange.thread_parent_id,
+                        exchange.thread_root_id,
+                    )
+                    for row, (end, exchange) in zip(rows, ends, strict=True)
+                ]
+            await connection.copy_records_to_table(TABLES[kind], records=rows, columns=columns)
+        copied += len(batch)
+    async with connection.transaction():
+        await rebuild(connection)
+    await connection.execute("VACUUM ANALYZE", timeout=3600)
+    await connection.close()
+    print(f"{interceptions:,} interceptions made in {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def ask(question: Callable[[], object], *, times: int = TIMES) -> float:
@@ -107,7 +144,7 @@ def main() -> None:
         with reading(url) as records:
             empty = not records.sessions(limit=1)
         if empty:
-            fill(url, options.interceptions)
+            asyncio.run(fill(url, options.interceptions))
         measure(url)
 
 

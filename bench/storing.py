@@ -12,15 +12,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.postgres.store import PostgresStore
 from bench.database import cpu_of_servers, database
 from bench.exchanges import Fleet
-
-if TYPE_CHECKING:
-    from aibridge.records import Record
 
 BATCH = 2500
 """Records of one transaction, about what a mebibyte of journal holds."""
@@ -30,8 +26,7 @@ TICK = 0.05
 
 def as_fast_as_it_can(url: str, seconds: float) -> None:
     """Store one batch after another."""
-    exchanges = Fleet(1, datetime.now(UTC)).exchanges(timedelta(milliseconds=5))
-    records: list[Record] = []
+    exchanges = (each.records for each in Fleet(1, datetime.now(UTC)).exchanges(timedelta(milliseconds=5)))
     store = PostgresStore(url)
     stored, spent, own, servers = 0, 0.0, 0.0, cpu_of_servers()
     while spent < seconds:
@@ -50,7 +45,7 @@ def as_fast_as_it_can(url: str, seconds: float) -> None:
 async def steady(url: str, rate: int, seconds: float) -> None:
     """Record at a rate, exchange by exchange, with the journal and the thread that stores; nothing may pile up."""
     exchanges = Fleet(2, datetime.now(UTC)).exchanges(timedelta(milliseconds=1))
-    made = [next(exchanges) for _ in range(int(rate * seconds / 4.3))]
+    made = [next(exchanges).records for _ in range(int(rate * seconds / 4.3))]
     with tempfile.TemporaryDirectory(prefix="bench-journal-") as folder:
         ledger = Ledger(Path(folder), PostgresStore(url))
         await ledger.start()

@@ -179,6 +179,20 @@ def test_a_new_partition_gets_what_the_default_one_has_of_it(
     assert postgresql.rows("SELECT status FROM aibridge_interceptions", url=url) == [("completed",)]
 
 
+def test_a_conversation_that_goes_on_after_months_is_one_thread(
+    store: PostgresStore, postgresql: PostgreSQL, url: str
+) -> None:
+    this_week = week_of(new_id())
+    assert this_week is not None
+    first, answer = id_of(this_week - 20), id_of(this_week)
+    store.store([interception(first), tool(first, "call-1", id=id_of(this_week - 20))])
+    store.store([interception(answer, second=5, correlating_tool_call_id="call-1")])
+    linked = (
+        "SELECT id, thread_parent_id, thread_root_id FROM aibridge_interceptions WHERE thread_parent_id IS NOT NULL"
+    )
+    assert postgresql.rows(linked, url=url) == [(answer, first, first)]
+
+
 def test_the_monday_of_a_week_is_in_the_name_of_its_partition() -> None:
     id_of_a_sunday = "019c5f2a-1b00-7000-8000-000000000000"
     week = week_of(id_of_a_sunday)

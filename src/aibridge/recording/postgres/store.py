@@ -35,7 +35,7 @@ logger = logging.getLogger("aibridge.recording")
 
 _CLOSING_TIMEOUT = 5.0
 
-_TABLES: dict[type[Any], str] = {
+TABLES: dict[type[Any], str] = {
     Interception: "aibridge_interceptions",
     TokenUsage: "aibridge_token_usages",
     PromptUsage: "aibridge_user_prompts",
@@ -131,7 +131,7 @@ class PostgresStore:
             connection = await connect(self._url, settings=_PLANNING)
             try:
                 await prepare(connection, self._url)
-                for table in _TABLES.values():
+                for table in TABLES.values():
                     await connection.execute(_STAGE.format(table=table))
             except BaseException:
                 connection.terminate()
@@ -149,7 +149,7 @@ class PostgresStore:
         for record in records:
             groups[type(record)].append(record)
         ends = merged(groups[InterceptionEnded])
-        kinds = [kind for kind in _TABLES if groups[kind]]
+        kinds = [kind for kind in TABLES if groups[kind]]
         await self._partitions.provide(connection, (record.id for kind in kinds for record in groups[kind]))
         async with connection.transaction():
             there = {kind: await _insert(connection, kind, groups[kind], ends) for kind in kinds}
@@ -175,8 +175,8 @@ async def _insert(
     connection: Connection, kind: type[Any], records: Sequence[Any], ends: dict[str, InterceptionEnded]
 ) -> set[str]:
     """Insert records that are not there yet, and return the ids of these. Interceptions come with their ends."""
-    table, columns = _TABLES[kind], _COLUMNS[kind]
-    rows: Iterable[tuple[object, ...]] = map(_row, records)
+    table, columns = TABLES[kind], _COLUMNS[kind]
+    rows: Iterable[tuple[object, ...]] = map(row_of, records)
     if kind is Interception:
         columns = (*columns, *_OUTCOME)
         rows = [_begun(record, ends.get(record.id)) for record in records]
@@ -211,10 +211,10 @@ async def _end(
 
 def _begun(record: Interception, end: InterceptionEnded | None) -> tuple[object, ...]:
     if end is None:
-        return (*_row(record), *(None for _ in _OUTCOME))
+        return (*row_of(record), *(None for _ in _OUTCOME))
     if end.metadata:
         record = msgspec.structs.replace(record, metadata=record.metadata | end.metadata)
-    return (*_row(record), *_outcome(end))
+    return (*row_of(record), *_outcome(end))
 
 
 def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
@@ -237,9 +237,10 @@ def _writer(kind: type[Any]) -> Callable[[Any], tuple[object, ...]]:
     return row
 
 
-_COLUMNS: dict[type[Any], tuple[str, ...]] = {kind: kind.__struct_fields__ for kind in _TABLES}
-_WRITERS = {kind: _writer(kind) for kind in _TABLES}
+_COLUMNS: dict[type[Any], tuple[str, ...]] = {kind: kind.__struct_fields__ for kind in TABLES}
+_WRITERS = {kind: _writer(kind) for kind in TABLES}
 
 
-def _row(record: Any) -> tuple[object, ...]:
+def row_of(record: Any) -> tuple[object, ...]:
+    """A record as the columns that bear the names of its fields hold it."""
     return _WRITERS[type(record)](record)

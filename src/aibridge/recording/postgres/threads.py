@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from aibridge.recording.postgres.connection import Connection
+from aibridge.recording.postgres.partitions import first_id, week_of
 
 # Who may have waited for these tool usages. Indexes hold 256 characters of a call's id; the rest is compared as well.
 _WAITING = """
@@ -17,7 +18,7 @@ JOIN aibridge_interceptions AS answer
     ON left(answer.correlating_tool_call_id, 256) = left(call.provider_tool_call_id, 256)
     AND answer.correlating_tool_call_id = call.provider_tool_call_id
     AND answer.started_at >= call.created_at
-WHERE answer.initiator_id = asker.initiator_id
+WHERE answer.initiator_id = asker.initiator_id AND answer.id >= $2
 """
 
 _CALLS = "SELECT id FROM aibridge_tool_usages WHERE interception_id = ANY($1::uuid[])"
@@ -33,7 +34,7 @@ CROSS JOIN LATERAL (
         ON asker.id = call.interception_id AND asker.initiator_id = answer.initiator_id AND asker.id <> answer.id
     WHERE left(call.provider_tool_call_id, 256) = left(answer.correlating_tool_call_id, 256)
         AND call.provider_tool_call_id = answer.correlating_tool_call_id
-        AND call.created_at <= answer.started_at
+        AND call.created_at <= answer.started_at AND call.id >= $2
     ORDER BY call.created_at DESC, call.id DESC
     LIMIT 1
 ) AS asker
@@ -57,6 +58,9 @@ FROM below WHERE follower.id = below.id AND follower.thread_root_id IS DISTINCT 
 """
 
 
+_LEAST = "00000000-0000-0000-0000-000000000000"
+
+
 class _Found(NamedTuple):
     """The parent of an answer with its own root, and what the answer had for both before."""
 
@@ -73,13 +77,17 @@ async def link(connection: Connection, begun: Collection[str], calls: Sequence[s
     interceptions whose tool usages were stored before.
     """
     if askers:
-        calls = [*calls, *(row[0] for row in await connection.fetch(_CALLS, askers))]
+        calls = [*calls, *(str(row[0]) for row in await connection.fetch(_CALLS, askers))]
     affected = set(begun)
     if calls:
-        affected |= {str(row[0]) for row in await connection.fetch(_WAITING, calls)}
+        affected |= {str(row[0]) for row in await connection.fetch(_WAITING, calls, _since(calls))}
     if not affected:
         return
-    rows = await connection.fetch(_PARENTS, [*affected])
+    since = _since(affected)
+    rows = await connection.fetch(_PARENTS, [*affected], since)
+    if len(rows) < len(affected) and since != _LEAST:
+        elsewhere = affected - {str(row[0]) for row in rows}
+        rows += await connection.fetch(_PARENTS, [*elsewhere], _LEAST)
     found = {str(row[0]): _Found(*(value and str(value) for value in tuple(row)[1:])) for row in rows}
     linked = [
         (answer, each.parent, root)
@@ -92,6 +100,13 @@ async def link(connection: Connection, begun: Collection[str], calls: Sequence[s
     below = [(answer, root) for answer, _, root in linked if answer not in begun]
     if below:
         await connection.execute(_SET_ROOTS_BELOW, *map(list, zip(*below, strict=True)))
+
+
+def _since(ids: Iterable[str]) -> str:
+    """An id from the week before these: nearly always, calls and answers are found without older partitions."""
+    weeks = list(map(week_of, ids))
+    known = [week for week in weeks if week is not None]
+    return first_id(min(known) - 1) if len(known) == len(weeks) else _LEAST
 
 
 def _root(answer: str, found: Mapping[str, _Found]) -> str:
