@@ -22,6 +22,8 @@ KEYS = [
     f"sk-proj-{FILLING}",
     f"gsk_{FILLING}",
     f"AKIA{'IOSFODNN7EXAMPLE'}",
+    f"ABSK{FILLING}+/==",
+    f"bedrock-api-key-{FILLING}==",
     f"AIza{FILLING[:35]}",
     f"ghp_{FILLING[:36]}",
     f"github_pat_{FILLING}",

@@ -20,6 +20,8 @@ _KEYS = (
     r"sk-[A-Za-z0-9_-]{20,}",  # Anthropic, OpenAI and many that came after them
     r"(?:xai|pplx|gsk|hf|r8|aib|npm|nvapi|tvly)[-_][A-Za-z0-9_-]{20,}",
     r"(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b",  # AWS
+    r"ABSK[A-Za-z0-9+/]{40,}=*",  # Amazon Bedrock, for long; and for short
+    r"bedrock-api-key-[A-Za-z0-9+/_-]{20,}=*",
     r"AIza[A-Za-z0-9_-]{35}",  # Google
     r"ya29\.[A-Za-z0-9_-]{20,}",
     r"GOCSPX-[A-Za-z0-9_-]{20,}",
