@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,8 +107,13 @@ async def test_metrics_tell_what_happened(gateway: Gateway) -> None:
 
 async def test_the_log_has_a_line_for_each_interception(gateway: Gateway) -> None:
     answer = await ask(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR)
-    lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
-    [line] = [line for line in lines if line.get("interception_id") == answer.id]
+
+    def told() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
+        return [line for line in lines if line.get("interception_id") == answer.id]
+
+    await until(told, "the line is written, for which no client waits")
+    [line] = told()
     assert (line["message"], line["actor"], line["model"]) == ("interception completed", "ada", "claude-tidal-5")
     assert line["duration_ms"] >= line["overhead_ms"] >= 0
 
