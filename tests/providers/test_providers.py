@@ -96,6 +96,69 @@ def test_a_request_goes_upstream_with_one_credential(
     assert (credential.kind, credential.header) == (kind, header)
 
 
+AZURE = OpenAIProvider("https://h/openai/v1", api_key="configured", key_header="api-key")
+OAT = "sk-ant-oat01-of-ada"
+
+
+@pytest.mark.parametrize(
+    ("provider", "headers", "header"),
+    [
+        (AZURE, {}, ("api-key", "configured")),
+        (AZURE, {"api-key": "own"}, ("api-key", "own")),
+        (AZURE, {"authorization": "Bearer own"}, ("api-key", "own")),
+        (AZURE, {"api-key": "aib_1"}, ("api-key", "configured")),
+        (OPENAI, {"api-key": "own"}, ("Authorization", "Bearer sk-configured")),
+        (AnthropicProvider("https://h", key_header="Authorization"), {"x-api-key": "k"}, ("Authorization", "Bearer k")),
+    ],
+)
+def test_a_key_travels_in_the_header_that_the_provider_takes(
+    provider: Provider, headers: dict[str, str], header: tuple[str, str]
+) -> None:
+    assert provider.credential(headers).header == header
+
+
+@pytest.mark.parametrize(
+    ("provider", "headers", "subscription", "secret"),
+    [
+        (ANTHROPIC, {"authorization": f"Bearer {OAT}"}, "claude", OAT),
+        (OPENAI, {"authorization": f"Bearer {OAT}"}, None, "sk-configured"),
+        (COPILOT, {"authorization": f"Bearer {OAT}"}, None, ""),
+        (OPENAI, {"authorization": "Bearer ey.own", "chatgpt-account-id": "1"}, "chatgpt", "ey.own"),
+        (ANTHROPIC, {"authorization": "Bearer ey.own", "chatgpt-account-id": "1"}, None, "sk-ant-configured"),
+        (COPILOT, {"authorization": "Bearer ghu_own"}, "copilot", "ghu_own"),
+        (OPENAI, {"authorization": "Bearer gho_own"}, None, "sk-configured"),
+        (ANTHROPIC, {"x-api-key": "sk-ant-api03-own"}, None, "sk-ant-api03-own"),
+    ],
+)
+def test_a_subscriptions_credential_is_for_its_own_provider(
+    provider: Provider, headers: dict[str, str], subscription: str | None, secret: str
+) -> None:
+    credential = provider.credential(headers)
+    assert (credential.subscription, credential.secret) == (subscription, secret)
+
+
+def test_several_keys_are_several_credentials() -> None:
+    several = AnthropicProvider("https://h", api_keys=["a", "b", "a"])
+    assert [credential.header for credential in several.credentials] == [("X-Api-Key", "a"), ("X-Api-Key", "b")]
+    assert several.credential({}) is several.credentials[0]
+    with pytest.raises(ValueError, match="has both an api_key and api_keys"):
+        AnthropicProvider("https://h", api_key="a", api_keys=["b"])
+
+
+@pytest.mark.parametrize(
+    ("sent", "url"),
+    [
+        ("", "https://h/x?api-version=2&a=b%26"),
+        ("beta=true", "https://h/x?beta=true&api-version=2&a=b%26"),
+        ("api-version=1&c=", "https://h/x?c=&api-version=2&a=b%26"),
+    ],
+)
+def test_a_query_of_the_settings_stands_in_place_of_the_clients(sent: str, url: str) -> None:
+    provider = OpenAIProvider("https://h/v1", query={"api-version": "2", "a": "b&"})
+    assert provider.with_query("https://h/x", sent) == url
+    assert OPENAI.with_query("https://h/x", "a=%zz&&") == "https://h/x?a=%zz&&"
+
+
 @pytest.mark.parametrize("provider_type", [AnthropicProvider, OpenAIProvider])
 def test_where_clients_may_not_bring_keys_theirs_are_dropped(provider_type: type[Provider]) -> None:
     headers = {"x-api-key": "own", "authorization": "Bearer own"}

@@ -2,6 +2,10 @@
 
 The pattern is that of M. Nygard, "Release It!"; see https://martinfowler.com/bliki/CircuitBreaker.html. There is one
 breaker for each provider, endpoint and model, since providers limit and lose their models one by one.
+
+Own code, since the libraries (pybreaker, aiobreaker, purgatory and circuitbreaker were looked at) guard the call of a
+function: when half-open they let pass whatever comes until the first of it has ended, instead of a few, and they know
+neither that an answer has begun well but may still break off, nor that a client which leaves proves nothing.
 """
 
 from __future__ import annotations
