@@ -20,6 +20,7 @@ import pytest
 from aibridge.errors import RecordingError
 from aibridge.recording import sqlite_retention
 from aibridge.recording.databases import rebuild_rollups
+from aibridge.recording.postgres import removing
 from aibridge.recording.postgres import retention as postgres_retention
 from aibridge.recording.postgres.partitions import name_of, week_at
 from aibridge.recording.retention import Limits, Of, Pruner, Removal, limits, pruner_for
@@ -313,7 +314,7 @@ async def test_rows_that_are_in_no_week_go_by_their_time(books: Books) -> None:
 @only_postgresql
 async def test_a_table_in_use_is_not_waited_for_by_others(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody's long question keeps the table, everybody else goes on, and pruning is given up for now."""
-    monkeypatch.setattr(postgres_retention, "_ATTEMPTS", 2)
+    monkeypatch.setattr(removing, "_ATTEMPTS", 2)
     emptied = "SELECT count(*) FROM aibridge_tool_usages WHERE input = ''"
     stopping, took = threading.Event(), list[float]()
     late = threading.Thread(
