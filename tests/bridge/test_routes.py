@@ -13,12 +13,15 @@ import zstandard
 from prometheus_client import CollectorRegistry
 
 from aibridge import AnthropicProvider, BreakerPolicy, Metrics, ModelRoute, OpenAIProvider, RequestBridge
+from aibridge.bridge.choice import STAY, Homes
 from aibridge.records import Interception, InterceptionEnded, TokenUsage
 from support.client import Answer, ask
 from support.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from support.provider import CLOSE, Provider, document, error, events
 from support.recorder import ListRecorder
 from support.serving import asked_by, serving
+from support.speech import SPEECHES, TIDES, Call, Text
+from support.tools import Tools, turn
 
 NOT_FOR_LONG = [("retry-after-ms", "1")]
 
@@ -54,6 +57,7 @@ async def port(
     metrics: Metrics | None = None,
     breaker: BreakerPolicy | None = None,
     max_retries: int = 0,
+    toolbox: Tools | None = None,
     **route: Any,
 ) -> AsyncIterator[Port]:
     urls = [provider if isinstance(provider, str) else provider.url, quay.url]
@@ -63,7 +67,7 @@ async def port(
         for name, url in zip(("harbour", "quay"), urls, strict=True)
     ]
     routes = [ModelRoute("port", providers, **route)]
-    bridge = RequestBridge(providers, recorder, metrics, routes=routes, breaker=breaker)
+    bridge = RequestBridge(providers, recorder, metrics, routes=routes, breaker=breaker, toolbox=toolbox)
     async with bridge, serving(asked_by("ada", bridge)) as url:
         yield Port(url, dialect)
 
@@ -170,6 +174,38 @@ async def test_a_session_stays_where_it_was_answered(
         assert (await each.ask("a")).status == 200
         assert (await each.ask("a")).status == 200
     assert (len(provider.asked), len(quay.asked)) == (5, 3), "and it comes back when that one fails"
+
+
+def test_it_does_so_for_an_hour_and_not_all_are_known() -> None:
+    now = 0.0
+    homes = Homes(clock=lambda: now, most=2)
+    for session in ("a", "b", "c"):
+        homes.settle("port", session, "quay")
+    assert [homes.find("port", session) for session in ("a", "b", "c")] == [None, "quay", "quay"]
+    assert homes.find("starboard", "b") is None
+    now = STAY - 1
+    homes.settle("port", "b", "quay")
+    now = STAY
+    assert [homes.find("port", session) for session in ("b", "c")] == ["quay", None]
+    homes.settle("port", "b", None)
+    assert homes.find("port", "b") is None
+
+
+async def test_all_turns_of_a_message_are_taken_at_one_provider(
+    provider: Provider, quay: Provider, recorder: ListRecorder
+) -> None:
+    """What the first turn thought can be read by its own provider only; each turn has the name that it knows."""
+    speech = next(each for each in SPEECHES if each.dialect.name == "messages")
+    provider.says(error(529))
+    quay.says(turn(speech, 1, [Call("call_1", TIDES)]), turn(speech, 2, [Text("At six.")]))
+    aliases = {"fast": {"quay": "acme/tide-1"}}
+    async with port(provider, quay, recorder, toolbox=Tools(), aliases=aliases) as each:
+        body = json.loads(speech.request(speech.asked("When is high water?"))) | {"model": "fast"}
+        answer = await ask(f"{each.url}/port/v1/messages", json.dumps(body).encode())
+    assert (answer.status, answer.complete) == (200, True)
+    assert (len(provider.asked), len(quay.asked)) == (1, 2)
+    assert [asked.json()["model"] for asked in quay.asked] == ["acme/tide-1"] * 2
+    assert recorder.one(InterceptionEnded).metadata["tried"] == [{"provider": "harbour", "why": "529"}]
 
 
 async def test_an_open_breaker_leads_to_the_next(provider: Provider, quay: Provider, recorder: ListRecorder) -> None:
