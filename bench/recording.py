@@ -11,7 +11,6 @@ import asyncio
 import gc
 import tempfile
 import time
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from random import getrandbits
@@ -21,11 +20,12 @@ import uvloop
 
 from aibridge.recording.entries import encode
 from aibridge.recording.ledger import Ledger
-from aibridge.recording.replay import replay
 from aibridge.recording.segment import HEADER
 from aibridge.recording.stores import store_for
 from aibridge.recording.syncing import Fsync
 from aibridge.records import Interception, InterceptionEnded, PromptUsage, Record, TokenUsage, ToolUsage, new_id
+from aibridge.server import journals
+from aibridge.server.settings import Audit, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ async def appending(folder: Path, fsync: Fsync) -> float:
     return min(rounds) * 1e6
 
 
-def journals(folder: Path, size: int) -> Iterator[tuple[Path, int]]:
+def written(folder: Path, size: int) -> Iterator[tuple[Path, int]]:
     """Files of a journal, of so many bytes in all, each with how many records it holds."""
     while size > 0:
         path = folder / f"{size}.journal"
@@ -126,18 +126,14 @@ def journals(folder: Path, size: int) -> Iterator[tuple[Path, int]]:
 
 def replaying(folder: Path, size: int) -> None:
     """Print how fast a journal of so many bytes is stored."""
-    files = list(journals(folder, size))
+    files = list(written(folder, size))
     gc.collect()
     expected = sum(records for _, records in files)
     began, cpu = time.perf_counter(), time.process_time()
-    stored = 0
-    with closing(store_for(f"sqlite:///{folder}/replayed.db")) as store:
-        for path, _ in files:
-            found = replay(path, store, lambda _: None)
-            assert found is not None
-            assert found.damaged == 0
-            stored += found.stored
+    storage = Storage(url=f"sqlite:///{folder}/replayed.db")
+    replayed = journals.replayed([path for path, _ in files], storage, Audit())
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    stored = sum(each.stored for each in replayed)
     assert stored == expected
     print(
         f"replay of {size / 1e6:,.0f} MB, {stored:,} records: {took:.1f} s, {stored / took:,.0f} records a second "
