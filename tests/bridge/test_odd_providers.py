@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from aibridge import OpenAIProvider, RequestBridge
 from aibridge.records import InterceptionEnded, TokenUsage
 from support.client import ask, begun
 from support.dialects import CHAT, MESSAGES, Dialect
 from support.provider import Piece, Provider, Reply, chunked, document, events, head, raw
 from support.recorder import ListRecorder
+from support.serving import asked_by, serving
 from support.waiting import at_rest, until
 
 HTML = b"<!doctype html><title>Please sign in</title>"
@@ -29,6 +31,17 @@ async def test_a_page_where_a_document_was_due(
     for ended in recorder.all(InterceptionEnded):
         assert (ended.status, ended.error_type) == ("failed", "unreadable_answer")
     assert not recorder.all(TokenUsage)
+
+
+async def test_one_that_refuses_to_be_asked_for_usage(provider: Provider, recorder: ListRecorder) -> None:
+    """Then it is not asked, and what it tells all the same passes as it came."""
+    openai = OpenAIProvider(f"{provider.url}/v1", ask_for_usage=False)
+    provider.says(events(CHAT.stream))
+    async with RequestBridge([openai], recorder) as bridge, serving(asked_by("ada", bridge)) as url:
+        answer = await ask(url + CHAT.path, CHAT.request())
+    assert (answer.status, answer.body) == (200, CHAT.stream)
+    assert provider.last.body == CHAT.request()
+    assert recorder.one(InterceptionEnded).status == "completed"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Source: https://platform.openai.com/docs/api-reference/introduction.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from aibridge.providers.credential import BEARER, Credential, own_bearer, own_key
 from aibridge.providers.provider import Provider
@@ -15,7 +16,11 @@ from aibridge.wire.responses import Responses
 
 
 class OpenAIProvider(Provider):
-    """OpenAI's API, or a compatible one. The base URL carries the version: `https://api.openai.com/v1`."""
+    """OpenAI's API, or a compatible one. The base URL carries the version: `https://api.openai.com/v1`.
+
+    `ask_for_usage=False` is for servers that refuse the option `stream_options`: a stream whose client does not ask for
+    usage is then recorded without.
+    """
 
     type = "openai"
     subscriptions = frozenset({CHATGPT})
@@ -27,6 +32,11 @@ class OpenAIProvider(Provider):
         "/v1/conversations",
         "/v1/conversations/*",
     )
+
+    def __init__(self, base_url: str, *, ask_for_usage: bool = True, **settings: Any) -> None:
+        super().__init__(base_url, **settings)
+        if not ask_for_usage:
+            self.bridged = {**self.bridged, "/v1/chat/completions": ChatCompletions(ask_for_usage=False)}
 
     def upstream_url(self, path: str) -> str:
         """Where a path below the prefix is found upstream: the version is that of the base URL."""

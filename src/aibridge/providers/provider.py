@@ -32,7 +32,7 @@ class Provider(ABC):
     """
 
     type: ClassVar[str]
-    bridged: ClassVar[Mapping[str, Dialect]]
+    bridged: Mapping[str, Dialect]
     passthrough: ClassVar[tuple[str, ...]] = ()
     key_header_name: str = BEARER
     """The header that carries a key; there, it is a bearer token."""

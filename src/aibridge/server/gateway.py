@@ -179,6 +179,8 @@ def provider_of(settings: ProviderSettings, *, record_contents: bool = True) -> 
         "query": settings.query,
         "record_contents": record_contents and settings.record_contents,
     }
+    if settings.type == "openai":
+        return OpenAIProvider(settings.base_url, ask_for_usage=settings.ask_for_usage, **common)
     if settings.type != "bedrock":
         return TYPES[settings.type](settings.base_url, **common)
     assert settings.region

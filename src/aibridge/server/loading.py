@@ -335,6 +335,9 @@ class Loading:
         else:
             for setting in sorted(table.keys() & _BEDROCKS):
                 self._problem(f"{where}.{setting}", "it is a setting of bedrock providers only", "remove it", note)
+        if "ask_for_usage" in table and type_ != "openai":
+            found = "it is a setting of openai providers only"
+            self._problem(f"{where}.ask_for_usage", found, "remove it", note)
         if isinstance(type_, str) and type_ in BASE_URLS:
             table.setdefault("base_url", _Given(BASE_URLS[type_]))
         else:

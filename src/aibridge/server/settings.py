@@ -223,6 +223,8 @@ class Provider(Section, frozen=True, kw_only=True):
     """Sent with every request."""
     query: Annotated[dict[str, str], values.QUERY] = {}
     """The same in the query of the URL."""
+    ask_for_usage: Annotated[bool, values.BOOLEAN] = True
+    """Whether a stream of Chat Completions is made to tell its usage; of openai providers alone."""
     max_retries: Annotated[int, whole_number(0, 100)] = 2
     send_actor_headers: Annotated[bool, values.BOOLEAN] = False
     byok: Annotated[bool, values.BOOLEAN] = True

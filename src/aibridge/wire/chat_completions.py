@@ -26,17 +26,20 @@ DONE = b"[DONE]"
 
 
 class ChatCompletions:
-    """The dialect of `POST /v1/chat/completions`."""
+    """The dialect of `POST /v1/chat/completions`; not every server knows the option by which a stream tells usage."""
 
     name = "chat_completions"
     keep_alive = b": keep-alive\n\n"
+
+    def __init__(self, *, ask_for_usage: bool = True) -> None:
+        self._ask_for_usage = ask_for_usage
 
     def parse(self, body: bytes) -> Request:
         """Read a request. That of a stream is made to ask for usage, where the client did not: nothing else changes."""
         members = read_body(_request, body)
         streaming = members.stream is True
         said = last_said(members.messages)
-        withholds_usage = streaming and not _asks_for_usage(members.stream_options)
+        withholds_usage = self._ask_for_usage and streaming and not _asks_for_usage(members.stream_options)
         return Request(
             _ask_for_usage(body, members.stream_options) if withholds_usage else body,
             members.model,
