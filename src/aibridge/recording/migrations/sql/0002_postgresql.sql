@@ -1,0 +1,1 @@
+ALTER TABLE aibridge_token_usages ADD COLUMN provider_usage json;
