@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from aibridge.providers import Credential
-from aibridge.upstream.keys import LIMITED_FOR, REFUSED_FOR, KeyRing, RingKey
+from aibridge.upstream.keys import LIMITED_AT_MOST, LIMITED_FOR, REFUSED_FOR, KeyRing, RingKey, all_limited
 
 
 class Watching:
@@ -82,6 +82,17 @@ def test_the_longer_limit_holds(harbour: Harbour) -> None:
     key.answered(429, 5, 1)
     key.answered(200, None, 2)
     assert (key.usable(89), key.usable(90)) == (False, True)
+
+
+@pytest.mark.parametrize("asked", [LIMITED_AT_MOST + 1, 1e12, float("inf")])
+def test_no_key_is_left_alone_for_ever(asked: float, harbour: Harbour) -> None:
+    """Whatever a provider asks for: it may be mistaken."""
+    for key in harbour.ring.keys:
+        key.answered(429, asked, 0)
+    assert all_limited("harbour", harbour.ring.keys, 0).retry_after == LIMITED_AT_MOST
+    assert len(harbour.ring.warnings()) == 4
+    harbour.now = LIMITED_AT_MOST
+    assert harbour.ring.warnings() == []
 
 
 def test_a_refused_key_is_well_once_it_is_taken_again(harbour: Harbour) -> None:

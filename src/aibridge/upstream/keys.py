@@ -27,6 +27,9 @@ REFUSED = frozenset({401, 403})
 LIMITED_FOR = 60.0
 """Seconds that a key is left alone after a 429 that does not say how long."""
 
+LIMITED_AT_MOST = 24 * 3600.0
+"""The same where it asks for longer than a day: it may be mistaken, and a day is long enough."""
+
 REFUSED_FOR = 300.0
 """Seconds that a key is left alone after the provider refused it."""
 
@@ -85,7 +88,7 @@ class RingKey:
     def answered(self, status: int, asked: float | None, now: float) -> None:
         """The provider answered a request with this key; `asked` is how many seconds it wants to be left alone."""
         if status == LIMITED:
-            self._leave(State.LIMITED, now + (LIMITED_FOR if asked is None else asked))
+            self._leave(State.LIMITED, now + (LIMITED_FOR if asked is None else min(asked, LIMITED_AT_MOST)))
         elif status in REFUSED:
             self._leave(State.REFUSED, now + REFUSED_FOR)
         elif self.state is not State.WELL and (self.state is State.REFUSED or now >= self.until):
