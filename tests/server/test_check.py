@@ -17,6 +17,7 @@ import pytest
 
 from aibridge.recording.postgres.store import PostgresStore
 from aibridge.recording.schema import REVISION
+from aibridge.recording.stores import sqlite_path
 from aibridge.server import simulated_upstream
 from aibridge.server.check import check
 from aibridge.server.settings import Audit, MCPServer, Provider, Settings, Storage
@@ -219,12 +220,12 @@ class TestStorage:
 
     def test_what_is_there_stays(self, capsys: pytest.CaptureFixture[str], storage: Storage, tmp_path: Path) -> None:
         storage.journal_dir.mkdir()
-        with closing(sqlite3.connect(storage.path)) as database:
+        with closing(sqlite3.connect(sqlite_path(storage.url))) as database:
             database.execute("CREATE TABLE kept (it)")
-        before = storage.path.read_bytes()
+        before = sqlite_path(storage.url).read_bytes()
         _, printed = outcome(capsys, Settings(storage=storage))
         assert printed.count("can be written") == 2
-        assert storage.path.read_bytes() == before
+        assert sqlite_path(storage.url).read_bytes() == before
         assert not list(storage.journal_dir.iterdir())
 
     def test_the_folder_of_an_audit_trail(
@@ -245,7 +246,7 @@ class TestStorage:
         assert "set storage.journal_dir to another folder" in printed
 
     def test_no_database(self, capsys: pytest.CaptureFixture[str], storage: Storage) -> None:
-        storage.path.write_text("This is a letter to a friend, and not a database of SQLite at all.")
+        sqlite_path(storage.url).write_text("This is a letter to a friend, and not a database of SQLite at all.")
         status, printed = outcome(capsys, Settings(storage=storage))
         assert status == 1
         assert "file is not a database" in printed

@@ -146,7 +146,7 @@ class TestTheFile:
         )
 
         assert (read.server.port, read.server.shutdown_grace, read.server.max_body_size) == (9000, 5400.0, 524_288)
-        assert (read.storage.path, read.storage.required) == (Path("/var/lib/aibridge/records.db"), False)
+        assert (read.storage.url, read.storage.required) == ("sqlite:////var/lib/aibridge/records.db", False)
         assert (read.upstream.dump_dir, read.upstream.keepalive_interval) == (Path("dump"), 0.0)
         assert (read.breaker.failures, read.breaker.open, read.breaker.probes) == (10, 60.0, 3)
         anthropic, local = read.providers
@@ -184,7 +184,7 @@ class TestTheFile:
         file = tmp_path / "aibridge.toml"
         file.write_text('[storage]\nurl = "sqlite:///here.db"\n[[providers]]\ntype = "openai"\napi_key_env = "NOT_SET"')
 
-        assert load_section(Storage, file, {}).path == Path("here.db")
+        assert load_section(Storage, file, {}).url == "sqlite:///here.db"
 
 
 class TestTheEnvironment:

@@ -68,11 +68,6 @@ class Storage(Section, frozen=True, kw_only=True):
     max_journal_size: Annotated[int, values.size(least=16 * 2**20)] = 4 * 2**30
     """Bytes that the files in `journal_dir` may take up before the journal counts as full."""
 
-    @property
-    def path(self) -> Path:
-        """The file of the database, where it is one of SQLite."""
-        return Path(self.url.removeprefix("sqlite:///"))
-
 
 class Recording(Section, frozen=True, kw_only=True):
     """What becomes of contents (prompts, tool arguments, thoughts, errors' texts) before they are recorded."""
