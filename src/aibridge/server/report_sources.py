@@ -37,8 +37,11 @@ class Source(Protocol):
     def words(self) -> Mapping[str, str]:
         """What queries say differently to different kinds of databases."""
 
-    def rows(self, query: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What a query finds. Values may be texts, numbers, and aware times; a text may be the id of a record."""
+    def rows(self, query: str, values: Mapping[str, Any], *, few: bool = False) -> list[dict[str, Any]]:
+        """What a query finds. Values may be texts, numbers, and aware times; a text may be the id of a record.
+
+        `few` says that it is to look up some rows by their keys, and never to read a table as a whole.
+        """
 
     def id_of(self, text: str) -> str | None:
         """The text as the id of a record, to be compared with ids; None where it can be none."""
@@ -75,13 +78,14 @@ class _SQLite:
         "is_session": "client_session_id = :key",
         "is_user": "initiator_id = :user",
         "day": "substr({time}, 1, 10)",
+        "ids": "SELECT value FROM json_each(:ids)",
         "kept_order": "rowid",
     }
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def rows(self, query: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, query: str, values: Mapping[str, Any], *, few: bool = False) -> list[dict[str, Any]]:
         written = {name: _instant(value) if isinstance(value, datetime) else value for name, value in values.items()}
         return [dict(row) for row in self._database.execute(query, written)]
 
@@ -125,13 +129,16 @@ class _PostgreSQL:
         "is_session": "left(client_session_id, 256) = left(:key, 256) AND client_session_id = :key",
         "is_user": "left(initiator_id, 256) = left(:user, 256) AND initiator_id = :user",
         "day": "to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+        "ids": "SELECT CAST(value AS uuid) FROM jsonb_array_elements_text(CAST(CAST(:ids AS text) AS jsonb)) "
+        "AS each (value)",
         "kept_order": "id",
     }
 
     def __init__(self, connection: Connection, runner: asyncio.Runner) -> None:
         self._connection, self._runner = connection, runner
+        self._few = False
 
-    def rows(self, query: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, query: str, values: Mapping[str, Any], *, few: bool = False) -> list[dict[str, Any]]:
         names: list[str] = []
 
         def numbered(found: re.Match[str]) -> str:
@@ -140,8 +147,19 @@ class _PostgreSQL:
             return f"${names.index(found[1]) + 1}"
 
         query = re.sub(r"(?<!:):([a-z_]\w*)", numbered, query)
-        found = self._runner.run(self._connection.fetch(query, *(values[name] for name in names)))
+        arguments = [values[name] for name in names]
+        found = self._runner.run(self._fetch(query, arguments, few=few))
         return [{name: _as_text(value) for name, value in row.items()} for row in found]
+
+    async def _fetch(self, query: str, arguments: list[Any], *, few: bool) -> list[Any]:
+        if few != self._few:  # which the planner can not know
+            scans = "off" if few else "on"
+            await self._connection.execute(
+                f"SET LOCAL enable_hashjoin = {scans}; SET LOCAL enable_mergejoin = {scans}; "
+                f"SET LOCAL enable_seqscan = {scans}"
+            )
+            self._few = few
+        return await self._connection.fetch(query, *arguments)
 
     def id_of(self, text: str) -> str | None:
         with suppress(ValueError):

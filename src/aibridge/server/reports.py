@@ -7,6 +7,7 @@ Times are UTC in ISO 8601, counts of tokens are those of `aibridge.records.Token
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -231,7 +232,7 @@ class Records:
         if not chosen:
             return []
         values = {"chosen": msgspec.json.encode(chosen).decode(), "characters": 4 * PROMPT_SHOWN}
-        rows = self._rows(_SESSIONS.replace("{sums}", _SUMS), values)
+        rows = self._rows(_SESSIONS.replace("{sums}", _SUMS), values, few=True)
         return [msgspec.convert(row | {"first_prompt": _shortened(row["first_prompt"])}, Session) for row in rows]
 
     def show(self, wanted: str) -> list[Shown]:
@@ -247,8 +248,13 @@ class Records:
             WHERE id = :id OR thread_root_id = :id OR ({is_session}) ORDER BY started_at, id
             """,
             {"key": key, "id": self._source.id_of(key)},
+            few=True,
         )
-        return [self._shown(interception) for interception in interceptions]
+        facts = self._facts([interception["id"] for interception in interceptions])
+        return [
+            Shown(interception=_with_metadata(interception), facts=_in_order(facts[interception["id"]]))
+            for interception in interceptions
+        ]
 
     def usage(self, by: By, *, since: datetime | None = None, until: datetime | None = None) -> Usage:
         """What the interceptions that began in a span of time used; `until` itself is not part of it."""
@@ -282,15 +288,16 @@ class Records:
         query = _LATEST.replace("{and_of_user}", of_user)
         looked_at = 16 * limit
         while True:
-            found = self._rows(query, {"since": since or _BEGINNING, "user": user, "looked_at": looked_at})
+            values = {"since": since or _BEGINNING, "user": user, "looked_at": looked_at}
+            found = self._rows(query, values, few=True)
             if len(found) >= limit or sum(row["seen"] for row in found) < looked_at:
                 return [(row["session"], row["initiator_id"]) for row in found[:limit]]
             looked_at *= 8
 
-    def _rows(self, query: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    def _rows(self, query: str, values: dict[str, Any], *, few: bool = False) -> list[dict[str, Any]]:
         for name, word in self._source.words.items():
             query = query.replace(f"{{{name}}}", word)
-        return self._source.rows(query, values)
+        return self._source.rows(query, values, few=few)
 
     def _key(self, wanted: str) -> str:
         """The whole id of an interception or session that `wanted` is, or that begins so."""
@@ -319,26 +326,19 @@ class Records:
             raise ReportError(f"{wanted!r} is the beginning of more than one id; write more of it: {some}")
         return str(found.pop())
 
-    def _shown(self, interception: dict[str, Any]) -> Shown:
-        facts = [fact for kind, table in _FACTS.items() for fact in self._facts(kind, table, interception["id"])]
-        # A turn's facts stay together, whatever the order in which they were written.
-        turns: dict[str | None, str] = {}
-        for fact in facts:
-            earliest = turns.get(fact.provider_response_id, fact.created_at)
-            turns[fact.provider_response_id] = min(earliest, fact.created_at)
-        kinds = list(_FACTS)
-        facts.sort(key=lambda fact: (fact.kind != "prompt", turns[fact.provider_response_id], kinds.index(fact.kind)))
-        return Shown(interception=_with_metadata(interception), facts=facts)
-
-    def _facts(
-        self, kind: Literal["prompt", "thought", "tool_call", "token_usage"], table: str, interception: str
-    ) -> Iterator[Fact]:
-        query = f"SELECT * FROM {table} WHERE interception_id = :id ORDER BY created_at, {{kept_order}}"  # noqa: S608 - one of _FACTS
-        for row in self._rows(query, {"id": interception}):
-            del row["interception_id"]
-            created_at, response = row.pop("created_at"), row.pop("provider_response_id")
-            details = _with_metadata(row)
-            yield Fact(kind=kind, created_at=created_at, provider_response_id=response, details=details)
+    def _facts(self, interceptions: list[str]) -> defaultdict[str, list[Fact]]:
+        """What belongs to interceptions, by their ids."""
+        facts: defaultdict[str, list[Fact]] = defaultdict(list)
+        values = {"ids": msgspec.json.encode(interceptions).decode()}
+        for kind, table in _FACTS.items():
+            query = f"SELECT * FROM {table} WHERE interception_id IN ({{ids}}) ORDER BY created_at, {{kept_order}}"  # noqa: S608 - one of _FACTS
+            for row in self._rows(query, values, few=True):
+                interception, created_at = row.pop("interception_id"), row.pop("created_at")
+                response, details = row.pop("provider_response_id"), _with_metadata(row)
+                facts[interception].append(
+                    Fact(kind=kind, created_at=created_at, provider_response_id=response, details=details)
+                )
+        return facts
 
 
 @contextmanager
@@ -346,6 +346,18 @@ def reading(url: str) -> Iterator[Records]:
     """Open the records of a database, all from one moment. Raises `ReportError` where it can not be read."""
     with source_of(url) as source:
         yield Records(source)
+
+
+def _in_order(facts: list[Fact]) -> list[Fact]:
+    """The facts of an interception in order of time, but those of a turn together, in whatever order they were kept."""
+    turns: dict[str | None, str] = {}
+    for fact in facts:
+        earliest = turns.get(fact.provider_response_id, fact.created_at)
+        turns[fact.provider_response_id] = min(earliest, fact.created_at)
+    kinds = list(_FACTS)
+    return sorted(
+        facts, key=lambda fact: (fact.kind != "prompt", turns[fact.provider_response_id], kinds.index(fact.kind))
+    )
 
 
 def _with_metadata(row: dict[str, Any]) -> dict[str, Any]:
