@@ -18,7 +18,8 @@ from click.testing import CliRunner
 
 from aibridge.recording.sqlite import SQLiteStore
 from aibridge.records import Interception, InterceptionEnded, PromptUsage, TokenUsage, ToolUsage
-from aibridge.server.cli import main, moment
+from aibridge.server.cli import main
+from aibridge.server.commands.options import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -44,13 +44,21 @@ def replayed(files: Sequence[Path], storage: Storage, audit: Audit) -> list[Repl
     """
     if not files:
         return []
-    sizes = sum(file.stat().st_size for file in files if file.exists())
+    sizes = sum(map(_size, files))
     with (
         _no_collector(),
         closing(audited(store_for(storage.url), audit)) as store,
         click.progressbar(length=sizes, label="Storing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
     ):
         return [found for file in files if (found := replay(file, store, bar.update))]
+
+
+def _size(file: Path) -> int:
+    """In bytes; 0 for a file that has been stored and removed meanwhile."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @contextmanager
