@@ -21,6 +21,16 @@ import asyncpg
 
 PASSWORD = "hunter2-of-the-database"
 _LIMIT = 60.0
+_WATCHED = """
+exec 3<&0
+"$@" &
+server=$!
+{ read -r line <&3; kill -QUIT $server; } 2>/dev/null &
+watcher=$!
+wait $server
+kill $watcher
+"""
+"""A shell's script: a command that is ended when nobody holds the other end of the standard input any more."""
 _databases = itertools.count(1)
 
 T = TypeVar("T")
@@ -29,7 +39,8 @@ T = TypeVar("T")
 class PostgreSQL:
     """A server in a folder of its own, on a free port of loopback, which it keeps when it is stopped and started.
 
-    PostgreSQL refuses to run as root; for root it is run by `nobody`, from a copy that this user can read.
+    PostgreSQL refuses to run as root; for root it is run by `nobody`, from a copy that this user can read. However the
+    tests end, the server ends with them.
     """
 
     def __init__(self, *settings: str) -> None:
@@ -73,8 +84,10 @@ class PostgreSQL:
         usual = ("max_connections", 60), ("fsync", "off"), ("shared_buffers", "128MB"), ("max_wal_size", "2GB")
         options = [f"--{name}={value}" for name, value in (*arguments, *usual)] + [*self._settings]
         with (self.folder / "log").open("ab") as log:
-            command = [str(self._bin / "postgres"), "-D", str(self._data), *options]
-            self._process = process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._user)
+            command = ["sh", "-c", _WATCHED, "sh", str(self._bin / "postgres"), "-D", str(self._data), *options]
+            self._process = process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd="/", **self._user
+            )
         give_up = time.monotonic() + _LIMIT
         while not self._is_ready():
             assert time.monotonic() < give_up, (self.folder / "log").read_text()
@@ -84,8 +97,10 @@ class PostgreSQL:
     def stop(self, *, at_once: bool = False) -> None:
         """End the server: every connection is cut. `at_once` is like a crash: nothing is put in order first."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
-            self._process.wait(_LIMIT)
+            pid = int((self._data / "postmaster.pid").read_text().partition("\n")[0])
+            os.kill(pid, signal.SIGQUIT if at_once else signal.SIGINT)
+            with self._process as watched:
+                watched.wait(_LIMIT)
             self._process = None
 
     def cut_connections(self) -> int:
