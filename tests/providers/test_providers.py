@@ -145,6 +145,11 @@ def test_several_keys_are_several_credentials() -> None:
         AnthropicProvider("https://h", api_key="a", api_keys=["b"])
 
 
+def test_a_credential_is_no_header_among_others() -> None:
+    with pytest.raises(ValueError, match="the header 'x-api-key' of provider 'openai' holds a credential"):
+        OpenAIProvider("https://h", headers={"X-Api-Key": "secret"})
+
+
 @pytest.mark.parametrize(
     ("sent", "url"),
     [

@@ -457,6 +457,7 @@ class TestProviders:
             ('type = "openai"\napi_keys = []', "found a list; allowed is a list of texts of visible ASCII characters"),
             ('type = "openai"\napi_key_envs = ["NOT_SET"]', "api_key_envs"),
             ('type = "openai"\nkey_header = "api key"', "allowed is the name of a header"),
+            ('type = "openai"\nheaders = { authorization = "x" }', 'the header "authorization" holds a credential'),
             ('type = "openai"\nheaders = { a = 1 }', "a value is not a text of one line"),
             ('type = "anthropic"\nask_for_usage = false', "it is a setting of openai providers only; remove it"),
             ('type = "openai"\nquery = "a=b"', "found a text (not shown); allowed is a table"),

@@ -135,7 +135,9 @@ class RequestBridge:
         )
         # The client's own trace is nothing that a provider needs to know; with a tracer, it is told of that one's.
         passes = propagate_traces and tracer is None
-        self._not_forwarded = NOT_FORWARDED if passes else NOT_FORWARDED | TRACE_CONTEXT
+        # A header in which one provider takes keys may hold a client's, which is no other's business.
+        by_key = frozenset[str]().union(*(each.key_headers for each in self.providers))
+        self._not_forwarded = (NOT_FORWARDED if passes else NOT_FORWARDED | TRACE_CONTEXT) | by_key
         self._toolbox = toolbox
         self._memory = memory
         self._max_turns = max_turns

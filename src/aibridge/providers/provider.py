@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from aibridge.providers.credential import BEARER, NO_CREDENTIAL, Credential
+from aibridge.providers.credential import BEARER, CREDENTIAL_HEADERS, NO_CREDENTIAL, Credential
 from aibridge.providers.interpreter import Interpreter
 from aibridge.providers.subscriptions import subscription_of
 from aibridge.wire.dialect import Dialect
@@ -72,6 +72,11 @@ class Provider(ABC):
             self.key_header_name = key_header
         self.headers = tuple((name.lower(), value) for name, value in headers.items())
         """What is sent with every request; names in lower case."""
+        for name, _ in self.headers:
+            if name in CREDENTIAL_HEADERS:
+                raise ValueError(
+                    f"the header {name!r} of provider {self.name!r} holds a credential, which is an api_key"
+                )
         self._query = dict(query)
         self.credentials = tuple(Credential("centralized", key, self.key_header(key)) for key in keys)
         """The gateway's own, where there are any."""
@@ -130,9 +135,14 @@ class Provider(ABC):
         return Credential("byok", secret, _header(name, secret) if name else self.key_header(secret), subscription)
 
     @property
+    def key_headers(self) -> frozenset[str]:
+        """Lower-case names of the headers by which this provider takes keys."""
+        return frozenset([self.key_header("")[0].lower()])
+
+    @property
     def secret_headers(self) -> frozenset[str]:
         """Lower-case names of those headers upstream whose values are nobody else's business."""
-        return frozenset([self.key_header("")[0].lower(), *(name for name, _ in self.headers)])
+        return self.key_headers.union(name for name, _ in self.headers)
 
     def with_query(self, url: str, query: str) -> str:
         """A URL upstream with a client's query, and what is sent with every request."""

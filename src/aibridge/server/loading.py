@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import msgspec
 
 from aibridge.errors import SettingsError
+from aibridge.providers.credential import CREDENTIAL_HEADERS
 from aibridge.server import tls, values
 from aibridge.server.settings import (
     Audit,
@@ -335,6 +336,11 @@ class Loading:
         else:
             for setting in sorted(table.keys() & _BEDROCKS):
                 self._problem(f"{where}.{setting}", "it is a setting of bedrock providers only", "remove it", note)
+        headers = table["headers"].value if "headers" in table else {}
+        for name in headers if isinstance(headers, dict) else ():
+            if name.lower() in CREDENTIAL_HEADERS:
+                found = f"the header {values.shown(name)} holds a credential"
+                self._problem(f"{where}.headers", found, "set api_key, and key_header where that is another", note)
         if "ask_for_usage" in table and type_ != "openai":
             found = "it is a setting of openai providers only"
             self._problem(f"{where}.ask_for_usage", found, "remove it", note)
