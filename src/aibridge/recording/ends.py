@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from aibridge.records import InterceptionEnded
+from aibridge.records import Interception, InterceptionEnded
+
+OUTCOME = ("ended_at", "status", "http_status", "error_type", "error_message")
+"""The columns of an interception that its end fills."""
 
 
 def merged(ends: Iterable[InterceptionEnded]) -> dict[str, InterceptionEnded]:
@@ -18,3 +21,10 @@ def merged(ends: Iterable[InterceptionEnded]) -> dict[str, InterceptionEnded]:
             msgspec.structs.replace(end, metadata=earlier.metadata | end.metadata) if earlier else end
         )
     return found
+
+
+def with_end(interception: Interception, end: InterceptionEnded) -> Interception:
+    """The interception, with what is known at its end only."""
+    if not end.metadata:
+        return interception
+    return msgspec.structs.replace(interception, metadata=interception.metadata | end.metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from aibridge.errors import RecordingError
-from aibridge.recording.ends import merged
+from aibridge.recording.ends import OUTCOME, merged, with_end
 from aibridge.recording.rollups import Outcome, rebuilding
 from aibridge.recording.schema import REVISION, VERSION_TABLE, migration
 from aibridge.recording.sqlite_rows import execute_rows, utc
@@ -59,6 +59,7 @@ WHERE id = ?
 """
 _METADATA = "SELECT metadata FROM aibridge_interceptions WHERE id = ?"
 _STATUSES = "SELECT id, status FROM aibridge_interceptions WHERE id IN (SELECT value FROM json_each(?))"
+_NO_OUTCOME = (None,) * len(OUTCOME)
 _ANY_EARLY_END = "SELECT 1 FROM aibridge_early_ends LIMIT 1"
 _KEEP_EARLY_END = "INSERT INTO aibridge_early_ends VALUES (?, ?) ON CONFLICT (interception_id) DO NOTHING"
 _FIND_EARLY_END = "SELECT record FROM aibridge_early_ends WHERE interception_id = ?"
@@ -187,11 +188,13 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
         groups[type(record)].append(record)
     db.execute("BEGIN IMMEDIATE")
     try:
+        ends = merged([*_waiting_ends(db, groups[Interception]), *groups[InterceptionEnded]])
         fresh: list[Any] = []
         for record_type, statement in _INSERTS.items():
-            inserted = {name for (name,) in execute_rows(db, statement, [_row(each) for each in groups[record_type]])}
+            rows = [_row(each, ends) for each in groups[record_type]]
+            inserted = {name for (name,) in execute_rows(db, statement, rows)}
             fresh += {each.id: each for each in groups[record_type] if each.id in inserted}.values()
-        outcomes = _end(db, groups[Interception], groups[InterceptionEnded])
+        outcomes = _end(db, ends, {each.id for each in fresh if type(each) is Interception})
         link(db, groups[Interception], groups[ToolUsage])
         count(db, fresh, outcomes)
         db.execute("COMMIT")
@@ -201,19 +204,25 @@ def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
         raise
 
 
-def _end(db: sqlite3.Connection, begun: Sequence[Interception], ended: Sequence[InterceptionEnded]) -> list[Outcome]:
-    """Apply ends. One whose interception is not there yet waits in a table of its own for it to arrive."""
-    ends = merged([*_waiting_ends(db, begun), *ended])
-    before = dict(db.execute(_STATUSES, (_json(list(ends)),))) if ends else {}
-    known = [end for end in ends.values() if end.interception_id in before]
+def _end(db: sqlite3.Connection, ends: Mapping[str, InterceptionEnded], begun: Set[str]) -> list[Outcome]:
+    """Apply the ends of all but those interceptions that have just `begun`, which were inserted with theirs.
+
+    One whose interception is not there yet waits in a table of its own for it to arrive.
+    """
+    later = [name for name in ends if name not in begun]
+    before = dict(db.execute(_STATUSES, (_json(later),))) if later else {}
+    known = [ends[name] for name in later if name in before]
     execute_rows(db, _END, [_outcome(end) for end in known if not end.metadata])
     for end in known:
         if end.metadata:
             (found,) = db.execute(_METADATA, (end.interception_id,)).fetchone()
             metadata = _json(msgspec.json.decode(found) | end.metadata)
             db.execute(_END_WITH_METADATA, (metadata, *_outcome(end)))
-    _keep_early(db, [end for end in ends.values() if end.interception_id not in before])
-    return [Outcome(end.interception_id, before[end.interception_id], end.status) for end in known]
+    _keep_early(db, [ends[name] for name in later if name not in before])
+    return [
+        *(Outcome(name, None, ends[name].status) for name in begun & ends.keys()),
+        *(Outcome(end.interception_id, before[end.interception_id], end.status) for end in known),
+    ]
 
 
 def _waiting_ends(db: sqlite3.Connection, begun: Sequence[Interception]) -> list[InterceptionEnded]:
@@ -235,18 +244,24 @@ def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
 
 
 def _insert(record_type: type[Any], table: str) -> str:
-    columns = ", ".join(record_type.__struct_fields__)
+    outcome = OUTCOME if record_type is Interception else ()
+    columns = ", ".join((*record_type.__struct_fields__, *outcome))
     return f"INSERT INTO {table} ({columns}) VALUES {{rows}} ON CONFLICT (id) DO NOTHING RETURNING id"  # noqa: S608
 
 
 _INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}
 
 
-def _row(record: msgspec.Struct) -> list[object]:
+def _row(record: Any, ends: Mapping[str, InterceptionEnded]) -> list[object]:
+    """A record as a row. An interception comes with its end, where that is there as well."""
+    outcome: tuple[object, ...] = ()
+    if type(record) is Interception:
+        end = ends.get(record.id)
+        record, outcome = (with_end(record, end), _outcome(end)[:-1]) if end else (record, _NO_OUTCOME)
     values = list(msgspec.structs.astuple(record))
     for at, column in _COLUMNS[type(record)]:
         values[at] = column(values[at])
-    return values
+    return [*values, *outcome]
 
 
 def _json(value: object) -> str:

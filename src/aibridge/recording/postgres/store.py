@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from aibridge.recording.ends import merged
+from aibridge.recording.ends import OUTCOME, merged, with_end
 from aibridge.recording.postgres.connection import STORING, Connection, UnreachableError, connect, faults_told
 from aibridge.recording.postgres.loop import LoopThread
 from aibridge.recording.postgres.partitions import Partitions
@@ -66,7 +66,6 @@ JOIN aibridge_interceptions AS before ON before.id = ended.id
 WHERE begun.id = ended.id
 RETURNING begun.id, before.status
 """
-_OUTCOME = ("ended_at", "status", "http_status", "error_type", "error_message")
 _TAKE_EARLY_ENDS = "DELETE FROM aibridge_early_ends WHERE interception_id = ANY($1::uuid[]) RETURNING record"
 _KEEP_EARLY_ENDS = """
 INSERT INTO aibridge_early_ends SELECT * FROM unnest($1::uuid[], $2::jsonb[]) ON CONFLICT DO NOTHING
@@ -178,7 +177,7 @@ async def _insert(
     table, columns = TABLES[kind], _COLUMNS[kind]
     rows: Iterable[tuple[object, ...]] = map(row_of, records)
     if kind is Interception:
-        columns = (*columns, *_OUTCOME)
+        columns = (*columns, *OUTCOME)
         rows = [_begun(record, ends.get(record.id)) for record in records]
     await connection.copy_records_to_table(f"staged_{table}", records=rows, columns=columns)
     inserted = await connection.fetch(_INSERT.format(table=table, columns=", ".join(columns)))
@@ -211,10 +210,8 @@ async def _end(
 
 def _begun(record: Interception, end: InterceptionEnded | None) -> tuple[object, ...]:
     if end is None:
-        return (*row_of(record), *(None for _ in _OUTCOME))
-    if end.metadata:
-        record = msgspec.structs.replace(record, metadata=record.metadata | end.metadata)
-    return (*row_of(record), *_outcome(end))
+        return (*row_of(record), *(None for _ in OUTCOME))
+    return (*row_of(with_end(record, end)), *_outcome(end))
 
 
 def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
