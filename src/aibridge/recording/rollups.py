@@ -94,9 +94,9 @@ def counted(fresh: Iterable[Record], outcomes: Iterable[Outcome]) -> dict[str, F
             case ToolUsage():
                 change(record.interception_id, _TOOL_CALL)
     for name, before, after in outcomes:
-        if before != after:
-            failed = (after == "failed") - (before == "failed")
-            cancelled = (after == "cancelled") - (before == "cancelled")
+        failed = (after == "failed") - (before == "failed")
+        cancelled = (after == "cancelled") - (before == "cancelled")
+        if failed or cancelled:
             change(name, _figures(failed=failed, cancelled=cancelled))
     return changes
 
