@@ -49,10 +49,12 @@ class Fleet:
     def __init__(self, seed: int, began_at: datetime) -> None:
         self._random = random.Random(seed)
         self._now = began_at
+        self._every = timedelta()
         self._sessions: dict[int, _Session] = {}
 
     def exchanges(self, every: timedelta) -> Iterator[Exchange]:
         """One exchange after another, so much later each, for ever."""
+        self._every = every
         while True:
             yield self._exchange()
             self._now += every
@@ -86,7 +88,7 @@ class Fleet:
             records.append(
                 PromptUsage(id=self._id(), interception_id=interception, prompt=self._text(60), created_at=now)
             )
-        later = now + timedelta(seconds=random.uniform(0.5, 20))
+        later = now + random.random() * self._every  # before the next request, which may answer a call of this one
         records.append(
             TokenUsage(
                 id=self._id(),

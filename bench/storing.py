@@ -14,6 +14,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from aibridge.recording.ledger import Ledger
+from aibridge.recording.postgres.connection import connect
+from aibridge.recording.postgres.partitions import Partitions, first_id, week_at
 from aibridge.recording.postgres.store import PostgresStore
 from bench.database import cpu_of_servers, database
 from bench.exchanges import Fleet
@@ -22,6 +24,16 @@ BATCH = 2500
 """Records of one transaction, about what a mebibyte of journal holds."""
 TICK = 0.05
 """Seconds between two bursts of the steady load."""
+
+
+async def make_weeks(url: str, weeks: int) -> None:
+    """Make the partitions of so many weeks before this one: every statement has to find its way among them."""
+    PostgresStore(url).close()
+    connection = await connect(url)
+    this_week = week_at(datetime.now(UTC))
+    ids = [f"{first_id(this_week - week)[:14]}7{first_id(0)[15:]}" for week in range(1, weeks + 1)]
+    await Partitions().provide(connection, ids)
+    await connection.close()
 
 
 def as_fast_as_it_can(url: str, seconds: float) -> None:
@@ -84,8 +96,10 @@ def main() -> None:
     parser.add_argument("--database", metavar="URL")
     parser.add_argument("--rate", type=int, default=10_000, help="records a second of the steady load")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--weeks", type=int, default=0, help="partitions of weeks that there are already")
     options = parser.parse_args()
     with database(options.database) as url:
+        asyncio.run(make_weeks(url, options.weeks))
         as_fast_as_it_can(url, options.seconds / 4)
         asyncio.run(steady(url, options.rate, options.seconds))
 

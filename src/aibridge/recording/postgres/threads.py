@@ -12,7 +12,7 @@ from aibridge.recording.postgres.partitions import first_id, week_of
 _WAITING = """
 SELECT DISTINCT answer.id
 FROM unnest($1::uuid[]) AS stored (id)
-JOIN aibridge_tool_usages AS call ON call.id = stored.id
+JOIN aibridge_tool_usages AS call ON call.id = stored.id AND call.id >= $2
 JOIN aibridge_interceptions AS asker ON asker.id = call.interception_id
 JOIN aibridge_interceptions AS answer
     ON left(answer.correlating_tool_call_id, 256) = left(call.provider_tool_call_id, 256)
@@ -76,6 +76,8 @@ async def link(connection: Connection, begun: Collection[str], calls: Sequence[s
     `begun` are its interceptions that were not there before, `calls` its tool usages, `askers` those of its
     interceptions whose tool usages were stored before.
     """
+    # A plan that was made while there was little would look through whole weeks, and for all weeks.
+    await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
     if askers:
         calls = [*calls, *(str(row[0]) for row in await connection.fetch(_CALLS, askers))]
     affected = set(begun)
