@@ -52,6 +52,22 @@ async def test_what_was_asked_is_in_the_database(gateway: Gateway, dialect: Dial
     assert tokens["output_tokens"] > 0
 
 
+async def test_who_asks_may_be_told_in_a_header_of_its_own(provider: Provider, tmp_path: Path) -> None:
+    """So that `Authorization` is free for a subscription: the provider gets that, and nothing of the other."""
+    token = "sk-ant-oat01-of-the-plan-ABCDEFGH"
+    provider.says(events(MESSAGES.stream))
+    with running(tmp_path, provider.url, AUTH_HEADER="X-AIBridge-Token") as gateway:
+        headers = {"X-AIBridge-Token": "ada", "Authorization": f"Bearer {token}"}
+        assert (await ask(gateway.url + MESSAGES.path, MESSAGES.request(), headers)).complete
+        assert (await ask(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR)).status == 401
+        await until(gateway.ended, "the interception is stored")
+        [row] = gateway.rows("interceptions")
+    assert (row["initiator_id"], row["credential_kind"]) == ("ada", "byok")
+    assert row["metadata"]["subscription"] == "claude"
+    [asked] = provider.asked
+    assert (asked.header("authorization"), asked.header("x-aibridge-token")) == (f"Bearer {token}", None)
+
+
 async def test_every_answer_names_an_interception(gateway: Gateway) -> None:
     """By it, a user's complaint is found in the log and the records."""
     upgrade = f"GET {RESPONSES.path} HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +19,16 @@ from support.postgres import PostgreSQL
 from support.process import Gateway, running
 from support.provider import Provider, events
 from support.waiting import until
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/shared.db"
+    server: PostgreSQL = await asyncio.to_thread(request.getfixturevalue, "postgresql")
+    return server.new_database()
+
 
 _COMPLETED = "SELECT id FROM aibridge_interceptions WHERE status = 'completed'"
 
@@ -40,11 +51,11 @@ async def _all_stored(gateway: Gateway, load: Load) -> str:
 
 
 async def test_one_process_killed_again_and_again(
-    provider: Provider, tmp_path: Path, figures: Callable[[str], None]
+    database: str, provider: Provider, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     kills, moments = 16, random.Random(1)
     provider.says(events(*MESSAGES.events))
-    with running(tmp_path, provider.url) as gateway:
+    with running(tmp_path, provider.url, STORAGE_URL=database) as gateway:
         async with Load(gateway) as load:
             for kill in range(kills):
                 before = len(load.completed)
@@ -52,15 +63,16 @@ async def test_one_process_killed_again_and_again(
                 await asyncio.sleep(moments.uniform(0, 0.3))
                 gateway.kill()
                 await asyncio.to_thread(gateway.start, ready=kill % 2 == 0)
-        figures(f"{kills} kills of one process: {await _all_stored(gateway, load)}")
+        gateway.database = tmp_path / "shared.db"
+        figures(f"{kills} kills of one process, {urlsplit(database).scheme}: {await _all_stored(gateway, load)}")
 
 
 async def test_workers_killed_one_after_the_other(
-    provider: Provider, tmp_path: Path, figures: Callable[[str], None]
+    database: str, provider: Provider, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     kills, moments = 32, random.Random(2)
     provider.says(events(*MESSAGES.events))
-    with running(tmp_path, provider.url, workers=4) as gateway:
+    with running(tmp_path, provider.url, workers=4, STORAGE_URL=database) as gateway:
         async with Load(gateway, clients=8) as load:
             for _ in range(kills):
                 before = len(load.completed)
@@ -68,19 +80,15 @@ async def test_workers_killed_one_after_the_other(
                 await until(gateway.workers, "there is a worker")
                 os.kill(moments.choice(gateway.workers()), signal.SIGKILL)
                 await asyncio.sleep(moments.uniform(0, 0.25))
-        figures(f"{kills} kills among 4 workers: {await _all_stored(gateway, load)}")
+        gateway.database = tmp_path / "shared.db"
+        figures(f"{kills} kills among 4 workers, {urlsplit(database).scheme}: {await _all_stored(gateway, load)}")
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_two_gateways_on_one_database_both_killed(
-    kind: str, provider: Provider, tmp_path: Path, figures: Callable[[str], None], request: pytest.FixtureRequest
+    database: str, provider: Provider, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     kills, moments = 6, random.Random(3)
     provider.says(events(*MESSAGES.events))
-    database = f"sqlite:///{tmp_path}/shared.db"
-    if kind == "postgresql":
-        server: PostgreSQL = await asyncio.to_thread(request.getfixturevalue, "postgresql")
-        database = server.new_database()
     folders = [tmp_path / name for name in ("one", "other")]
     for folder in folders:
         folder.mkdir()
@@ -96,4 +104,4 @@ async def test_two_gateways_on_one_database_both_killed(
                 await asyncio.to_thread(gateway.start)
         for gateway, load in ((one, of_one), (other, of_other)):
             gateway.database = tmp_path / "shared.db"
-            figures(f"{kills} kills of two gateways with {kind}: {await _all_stored(gateway, load)}")
+            figures(f"{kills} kills of two gateways, {urlsplit(database).scheme}: {await _all_stored(gateway, load)}")

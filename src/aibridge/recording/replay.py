@@ -16,7 +16,7 @@ from aibridge.recording.storing import BATCH, store_some
 _PATIENCE = 60.0
 """How long a store may be out of order, in seconds."""
 _PAUSE = 0.2
-_BATCH = 4 * BATCH
+_BATCH = 16 * BATCH
 """Bytes of entries in one transaction; whoever else stores something waits for a fraction of a second."""
 
 

@@ -84,15 +84,14 @@ def counted(fresh: Iterable[Record], outcomes: Iterable[Outcome]) -> dict[str, F
         changes[name] = added(changes[name], figures) if name in changes else figures
 
     for record in fresh:
-        match record:
-            case Interception():
-                change(record.id, _INTERCEPTION)
-            case TokenUsage():
-                tokens = record.input_tokens, record.output_tokens
-                cache = record.cache_read_input_tokens, record.cache_write_input_tokens
-                change(record.interception_id, (0, 0, 0, 1, 0, *tokens, *cache))
-            case ToolUsage():
-                change(record.interception_id, _TOOL_CALL)
+        if isinstance(record, Interception):
+            change(record.id, _INTERCEPTION)
+        elif isinstance(record, TokenUsage):
+            tokens = record.input_tokens, record.output_tokens
+            cache = record.cache_read_input_tokens, record.cache_write_input_tokens
+            change(record.interception_id, (0, 0, 0, 1, 0, *tokens, *cache))
+        elif isinstance(record, ToolUsage):
+            change(record.interception_id, _TOOL_CALL)
     for name, before, after in outcomes:
         failed = (after == "failed") - (before == "failed")
         cancelled = (after == "cancelled") - (before == "cancelled")

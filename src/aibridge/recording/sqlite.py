@@ -35,6 +35,8 @@ BUSY_TIMEOUT = 1.0
 """How long a call waits for another connection's lock, in seconds; the caller tries again after that."""
 
 _OPENING_TIMEOUT = 10.0
+_CACHE_SIZE = 16 * 1024
+"""Of the pages of the database, in KiB: what is written to the indexes of millions of records finds its place there."""
 
 VERSION = int(REVISION)
 """The version of the schema, kept in the database as its `user_version`."""
@@ -144,6 +146,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
                 _upgrade(db)
             # What is stored leaves the journal, so it must be on the disk by then: NORMAL would not see to that.
             db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
             return
         except sqlite3.OperationalError as error:
             if db.in_transaction:
@@ -268,7 +271,11 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-_WRITTEN: dict[str, Callable[[Any], str]] = {"started_at": utc, "created_at": utc, "metadata": _json}
+def _metadata(value: dict[str, Any]) -> str:
+    return _json(value) if value else "{}"
+
+
+_WRITTEN: dict[str, Callable[[Any], str]] = {"started_at": utc, "created_at": utc, "metadata": _metadata}
 _COLUMNS = {
     record_type: [(at, _WRITTEN[name]) for at, name in enumerate(record_type.__struct_fields__) if name in _WRITTEN]
     for record_type in _TABLES

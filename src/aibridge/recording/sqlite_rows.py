@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -21,10 +22,15 @@ def execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence
     returned: list[Any] = []
     for start in range(0, len(rows), _ROWS):
         some = rows[start : start + _ROWS]
-        marks = f"({', '.join('?' * len(some[0]))})"
         values = list(chain.from_iterable(some))
-        returned += db.execute(statement.format(rows=", ".join([marks] * len(some))), values).fetchall()
+        returned += db.execute(_with_marks(statement, len(some), len(some[0])), values).fetchall()
     return returned
+
+
+@lru_cache(maxsize=256)
+def _with_marks(statement: str, rows: int, columns: int) -> str:
+    marks = f"({', '.join('?' * columns)})"
+    return statement.format(rows=", ".join([marks] * rows))
 
 
 def utc(time: datetime) -> str:
