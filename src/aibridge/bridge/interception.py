@@ -133,7 +133,7 @@ class Carrier:
         reader = self._reader_for(answer)
         reading = self._reading = Reading(reader, answer.header("Content-Encoding"))
         if streams:
-            if self._status is None:
+            if self._status is None and not answer.begun:
                 await self._begin(answer)
             if reading.takes_insertions:
                 answer.on_silence(self._keep_alive)
@@ -146,6 +146,8 @@ class Carrier:
             last = answer.at_end
             ahead = reading.ahead(data) if streams else 0
             try:
+                if streams and self._status is None:  # the head and its first piece wake the client once
+                    await self._begin(answer)
                 if ahead:
                     await self._say({"type": "http.response.body", "body": data[:ahead], "more_body": True})
             finally:  # what has come is read and recorded, whether or not the client still takes it

@@ -93,6 +93,11 @@ class Answer:
         return self._response.headers.get(name, "")
 
     @property
+    def begun(self) -> bool:
+        """A piece of the body has come; the first `read` does not wait."""
+        return self._content.total_bytes > 0
+
+    @property
     def at_end(self) -> bool:
         """All of the body was read."""
         return self._content.at_eof() and not (self._incoming and self._incoming.fault)
