@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
-import aiohttp
 import uvloop
 from prometheus_client import CollectorRegistry
 
@@ -35,6 +34,8 @@ from bench.workload import ACTOR, blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from aibridge.upstream.client import Response
 
 ROUNDS = 8
 REQUESTS = 500
@@ -66,7 +67,7 @@ _RAW = (*((name, value) for name, value in _FIELDS), (b"content-type", b"applica
 _ANSWER = {
     "status": 200,
     "reason": "OK",
-    "connection": None,
+    "lost": lambda: None,
     "raw_headers": _RAW,
     "headers": {name.decode().title(): value.decode() for name, value in _RAW},
     "release": lambda: None,
@@ -75,7 +76,7 @@ _ANSWER = {
 
 async def answer_at_once(upstream: Upstream, request: UpstreamRequest) -> Answer:
     """An answer that took no time."""
-    response = cast("aiohttp.ClientResponse", SimpleNamespace(**_ANSWER, content=Content()))
+    response = cast("Response", SimpleNamespace(**_ANSWER, content=Content()))
     return Answer(response, request, upstream.limits, asyncio.get_running_loop().time())
 
 

@@ -1,26 +1,25 @@
 """Sending a request upstream, and reading the answer as it comes.
 
-The HTTP client is aiohttp, kept behind `Upstream` and `Answer`, so that it can be exchanged.
+The HTTP client is kept behind `Upstream` and `Answer`, so that it can be exchanged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from types import MappingProxyType
 
 import aiohttp
 from msgspec.structs import replace
-from multidict import CIMultiDict
-from yarl import URL
 
 from aibridge.errors import Fault
 from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
 from aibridge.upstream.attempts import Attempts, Way
 from aibridge.upstream.breaker import Breakers, Call, Key
+from aibridge.upstream.client import Client, NoAnswerError, Response
 from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.exchange import Follower, UpstreamRequest
@@ -45,8 +44,6 @@ class TimeLimits:
     """Of silence, until the client of a stream is sent a sign of life; 0 for never."""
 
 
-_PIECE = 1 << 20  # bytes of a body that are handed to a socket at a time
-
 Retried = Callable[[str, str], None]
 """Is told to which provider a request is sent once more, and why: a status, or `connection`."""
 
@@ -56,7 +53,7 @@ class Answer:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: Response,
         request: UpstreamRequest,
         limits: TimeLimits,
         sent: float,
@@ -81,8 +78,7 @@ class Answer:
         self._sign: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._followers: Sequence[Follower] = ()
-        protocol = response.connection.protocol if response.connection else None
-        self._lost = protocol.closed if protocol is not None else None  # an idle protocol is false
+        self._lost = None if self._content.is_eof() else response.lost()
         if self._lost:
             self._lost.add_done_callback(self._note_loss)
 
@@ -210,7 +206,7 @@ class Upstream:
         self._limits_of = limits_of
         self._connecting = connecting or Connecting()
         self._breakers, self._dump = breakers, dump
-        self._session: aiohttp.ClientSession | None = None
+        self._client: Client | None = None
 
     async def send(self, request: UpstreamRequest, retried: Retried | None = None) -> Answer:
         """Send a request, more than once where it may be; the answer as soon as its head is there.
@@ -303,60 +299,29 @@ class Upstream:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        if self._session:
-            await self._session.close()
-            self._session = None
+        if self._client:
+            await self._client.aclose()
+            self._client = None
 
     async def _attempt(self, request: UpstreamRequest) -> Answer:
-        session = self._session or self._open()
-        headers, body = CIMultiDict(request.headers), request.body
-        if len(body) > _PIECE:
-            headers["Content-Length"] = str(len(body))
-        url, proxies = URL(request.url, encoded=True), self._connecting.proxies
+        client = self._client
+        if client is None:
+            client = self._client = Client(self._connecting, self.limits.connect)
         limits = self._limits_of.get(request.provider, self.limits)
         whole_is_less = not request.streams and 0 < limits.whole < limits.first_byte
+        limit = limits.whole if whole_is_less else limits.first_byte
         sent = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(limits.whole if whole_is_less else limits.first_byte):
-                response = await session.request(
-                    request.method,
-                    url,
-                    data=_in_pieces(body) if len(body) > _PIECE else body or None,
-                    headers=headers,
-                    allow_redirects=False,
-                    proxy=proxies.of(url) if proxies else None,
-                    ssl=self._connecting.tls.get(request.provider, True),
-                )
-        except TimeoutError as error:
-            if isinstance(error, aiohttp.ClientError):
-                raise
-            limit = (
-                f"whole limit of {limits.whole:g}" if whole_is_less else f"first-byte limit of {limits.first_byte:g}"
+            response = await client.send(
+                request.provider, request.method, request.url, request.headers, request.body, limit=limit
             )
-            raise SilentError(f"{request.provider} sent no byte within the {limit} s") from None
+        except NoAnswerError:
+            which = "whole" if whole_is_less else "first-byte"
+            raise SilentError(f"{request.provider} sent no byte within the {which} limit of {limit:g} s") from None
         interpreter = request.interpreter
         head = (request.endpoint, response.status, response.raw_headers)
         incoming = interpreter.incoming(*head) if interpreter else None
         return Answer(response, request, limits, sent, incoming)
-
-    def _open(self) -> aiohttp.ClientSession:
-        connecting, limit = self._connecting, self.limits.connect
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                limit_per_host=connecting.per_host,
-                ttl_dns_cache=connecting.dns_ttl,  # type: ignore[arg-type]  # what it does with it, a float can do
-                resolver=connecting.resolver,
-            ),
-            # `connect` is about looking up the address too, but also about waiting for a connection to become free.
-            timeout=aiohttp.ClientTimeout(connect=None if connecting.per_host else limit, sock_connect=limit),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_line_size=64 << 10,
-            max_field_size=64 << 10,
-        )
-        return self._session
 
 
 class _Visit:
@@ -387,12 +352,6 @@ async def _as_sent(request: UpstreamRequest, interpreter: Interpreter) -> Upstre
     """The request that goes over the wire."""
     url, headers, body = await interpreter.outgoing(request.endpoint, request.headers, request.body)
     return replace(request, url=url, headers=headers, body=body)
-
-
-async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
-    """A body that is too long to be written at once, while all other exchanges wait."""
-    for start in range(0, len(body), _PIECE):
-        yield body[start : start + _PIECE]
 
 
 def _lowered(headers: RawHeaders) -> dict[str, str]:

@@ -1,0 +1,107 @@
+"""What goes over the wire to a provider, and what is made of what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from aibridge.upstream.client import Client, Response
+from aibridge.upstream.connecting import Connecting
+from support.provider import CLOSE, Provider, Reply, document, head, raw
+
+OK = document(b"{}")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    made = Client(Connecting(), connect_limit=5)
+    yield made
+    await made.aclose()
+
+
+async def ask(client: Client, url: str, method: str = "POST", body: bytes = b"") -> tuple[Response, bytes]:
+    """The answer, and its body; the connection is kept for the next request where that is possible."""
+    response = await client.send("tidal", method, url, [("x-one", "1"), ("x-one", "2")], body, limit=5)
+    read = await response.content.read()
+    response.release()
+    return response, read
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "lengths"),
+    [("POST", b"{}", ["2"]), ("POST", b"", ["0"]), ("DELETE", b"", ["0"]), ("GET", b"", []), ("HEAD", b"", [])],
+)
+async def test_a_request_has_the_headers_that_it_was_given_and_says_how_long_it_is(
+    method: str, body: bytes, lengths: list[str], client: Client, provider: Provider
+) -> None:
+    provider.says(raw(head(200, [("Content-Length", "2")]), b"" if method == "HEAD" else b"{}"))
+    await ask(client, f"{provider.url}/v1/things?from=a%2Fb", method, body)
+    asked = provider.last
+    host = provider.url.removeprefix("http://")
+    given = [("Host", host), ("x-one", "1"), ("x-one", "2"), *(("Content-Length", length) for length in lengths)]
+    assert (asked.method, asked.target, asked.headers, asked.body) == (method, "/v1/things?from=a%2Fb", given, body)
+
+
+async def test_an_answer_to_head_has_no_body_whatever_its_length(client: Client, provider: Provider) -> None:
+    provider.says(Reply([head(200, [("Content-Length", "500")])]), OK)
+    response, body = await ask(client, provider.url, "HEAD")
+    assert (response.status, response.headers["Content-Length"], body) == (200, "500", b"")
+    await ask(client, provider.url)
+    assert provider.connections == 1
+
+
+async def test_interim_answers_are_passed_over(client: Client, provider: Provider) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    provider.says(raw(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + head(200, [("Content-Length", "2")]) + b"{}"))
+    response, body = await ask(client, provider.url)
+    assert (response.status, body, "Link" in response.headers) == (200, b"{}", False)
+
+
+async def test_what_changes_nothing_is_asked_once_more_where_a_kept_connection_was_closed(
+    client: Client, provider: Provider
+) -> None:
+    provider.says(OK, raw(CLOSE), OK)
+    assert [(await ask(client, provider.url, "GET"))[1] for _ in range(2)] == [b"{}", b"{}"]
+    assert (len(provider.asked), provider.connections) == (3, 2)
+
+
+async def test_what_may_change_something_is_not(client: Client, provider: Provider) -> None:
+    provider.says(OK, raw(CLOSE), OK)
+    await ask(client, provider.url)
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await ask(client, provider.url)
+    assert len(provider.asked) == 2
+
+
+async def test_a_header_can_not_become_two(client: Client, provider: Provider) -> None:
+    for value in ("1\r\nx-two: 2", "1\nx-two: 2", "1\r", "1\0"):
+        with pytest.raises(ValueError, match="line end or a null"):
+            await client.send("tidal", "POST", provider.url, [("x-one", value)], b"{}", limit=5)
+    assert not provider.asked
+
+
+async def test_an_answer_that_comes_before_the_request_was_read_is_an_answer(client: Client) -> None:
+    """The rest of the request is not sent, and its connection is not used again."""
+    left = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head(413, [("Content-Length", "9")]) + b"too large")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.shield(answered.wait())
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        while await reader.read(1 << 20):
+            pass
+        writer.close()
+        left.set()
+
+    answered = asyncio.Event()
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        response, body = await ask(client, f"http://127.0.0.1:{port}", body=bytes(8 << 20))
+        assert (response.status, body) == (413, b"too large")
+        answered.set()
+        await asyncio.wait_for(left.wait(), 10)
