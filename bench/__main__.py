@@ -93,8 +93,8 @@ async def _measure(running: Mapping[str, Process], provider: Process, effort: Ef
         console.print("[yellow]There is one core only:[/] load and proxy share it, and latencies mean little.")
     rows += await suite.costs(running, effort, console.print)
     rows += await suite.flatness(running, effort, console.print)
-    rows += await suite.latencies(running, effort, console.print)
     rows += await suite.delays(running, effort, console.print)
+    rows += await suite.latencies(running, provider, effort, console.print)
     os.sched_setaffinity(0, everywhere)
     return rows
 

@@ -64,6 +64,11 @@ class Process:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), cores)
 
+    def give_way(self) -> None:
+        """Run only when nothing else on the same core wants to, from now on."""
+        for pid in self.pids():
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+
     def pids(self) -> list[int]:
         """The process and all that descend from it."""
         parents: dict[int, list[int]] = {}

@@ -163,8 +163,13 @@ async def flatness(running: Running, effort: Effort, note: Note) -> list[Row]:
     ]
 
 
-async def latencies(running: Running, effort: Effort, note: Note) -> list[Row]:
-    """What a client feels when it is alone: first byte and whole answer."""
+async def latencies(running: Running, provider: Process, effort: Effort, note: Note) -> list[Row]:
+    """What a client feels when it is alone: first byte and whole answer.
+
+    Client and provider share a core, and the kernel lets the provider end a burst before the client may look what time
+    it is, unless the provider gives way.
+    """
+    provider.give_way()
     rows = []
     for what, request, times in (
         ("blocking request, 10 KB", blocking(10_000), 2_000),
