@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from aibridge import AnthropicProvider, ModelRoute, RequestBridge
 from aibridge.observe.metrics import Metrics
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy
-from aibridge.upstream.upstream import Upstream
+from aibridge.upstream.client import Client
 from bench.own_cost import answer_at_once, client
 
 if TYPE_CHECKING:
@@ -84,5 +84,5 @@ async def measure() -> None:
 
 
 if __name__ == "__main__":
-    with patch.object(Upstream, "_attempt", answer_at_once):
+    with patch.object(Client, "send", answer_at_once):
         uvloop.run(measure())

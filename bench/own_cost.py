@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import uvloop
@@ -27,15 +27,13 @@ from aibridge.observe import log
 from aibridge.observe.metrics import Metrics
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.stores import store_for
-from aibridge.upstream.upstream import Answer, Upstream, UpstreamRequest
+from aibridge.upstream.client import Client
 from bench.answers import MESSAGES
 from bench.provider import HEADERS
 from bench.workload import ACTOR, blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from aibridge.upstream.client import Response
 
 ROUNDS = 8
 REQUESTS = 500
@@ -56,7 +54,7 @@ class Content:
         """Whether it was read."""
         return self._read
 
-    async def readany(self) -> bytes:
+    def read_nowait(self) -> bytes:
         """The piece."""
         self._read = True
         return MESSAGES.whole
@@ -64,7 +62,7 @@ class Content:
 
 _FIELDS = [line.split(b": ", 1) for line in HEADERS.split(b"\r\n")[1:-1]]
 _RAW = (*((name, value) for name, value in _FIELDS), (b"content-type", b"application/json"))
-_ANSWER = {
+_RESPONSE = {
     "status": 200,
     "reason": "OK",
     "lost": lambda: None,
@@ -74,10 +72,9 @@ _ANSWER = {
 }
 
 
-async def answer_at_once(upstream: Upstream, request: UpstreamRequest) -> Answer:
-    """An answer that took no time."""
-    response = cast("Response", SimpleNamespace(**_ANSWER, content=Content()))
-    return Answer(response, request, upstream.limits, asyncio.get_running_loop().time())
+async def answer_at_once(client: Client, *request: object, limit: float) -> SimpleNamespace:
+    """A response that took no time."""
+    return SimpleNamespace(**_RESPONSE, content=Content())
 
 
 def client(size: int) -> Callable[[RequestBridge], Awaitable[None]]:
@@ -152,7 +149,7 @@ def main() -> None:
     profiler = cProfile.Profile() if arguments.profile else None
     with (
         tempfile.TemporaryDirectory(prefix="own-cost-") as folder,
-        patch.object(Upstream, "_attempt", answer_at_once),
+        patch.object(Client, "send", answer_at_once),
     ):
         uvloop.run(measure(Path(folder), arguments.size, profiler))
     if profiler:

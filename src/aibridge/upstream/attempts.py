@@ -184,10 +184,11 @@ class Attempts:
 
     def _with_a_key(self, provider: str, now: float) -> Way | None:
         """The next way to a provider whose key may be used."""
-        ways = [way for way in self._rest if way.provider == provider]
-        for way in ways:
-            if way.key is None or way.key.usable(now):
-                return way
-        if not ways or any(key.waits(now) for key in self._keys(provider)):
-            return None
-        return ways[0]  # it was refused, as all others were
+        first = None
+        for way in self._rest:
+            if way.provider == provider:
+                if way.key is None or way.key.usable(now):
+                    return way
+                first = first or way
+        # Where none of them waits, all were refused.
+        return None if any(key.waits(now) for key in self._keys(provider)) else first

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import aiohttp
 from msgspec.structs import replace
 
-from aibridge.errors import Fault
+from aibridge.errors import Fault, Kind
 from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
 from aibridge.upstream.attempts import Attempts, Way
 from aibridge.upstream.breaker import Breakers, Call, Key
@@ -116,11 +116,15 @@ class Answer:
         """
         if self._incoming and self._incoming.fault:
             raise self._failed(self._incoming.fault)
-        self._silent_since = self._loop.time()
-        if self._timer is None and not self._content.is_eof():  # there is something to wait for
-            self._arm(self._silent_since)
+        content = self._content
         try:
-            data = await self._content.readany()
+            if content.is_eof():
+                data = content.read_nowait()
+            else:
+                self._silent_since = self._loop.time()
+                if self._timer is None:
+                    self._arm(self._silent_since)
+                data = await content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise self._failed(fault_of(error, self._provider, self._limits.connect)) from error
         finally:
@@ -226,7 +230,9 @@ class Upstream:
                     sending = attempt.way.request(request)
                     try:
                         wire = await _as_sent(sending, sending.interpreter) if sending.interpreter else sending
-                        entered = await self._visit(wire)
+                        entered = self._visit(wire)
+                        if self._dump:
+                            await entered.dumped(self._dump, wire)
                     except Fault as fault:
                         attempt = attempts.refused(attempt.way, fault, monotonic())
                         continue
@@ -268,28 +274,32 @@ class Upstream:
         last.follow(visit.followers)
         return last
 
-    async def _visit(self, request: UpstreamRequest) -> _Visit:
+    def _visit(self, request: UpstreamRequest) -> _Visit:
         """Begin to ask a provider. Raises `Fault` (BREAKER_OPEN)."""
-        followers: list[Follower] = []
-        call = None
         if self._breakers and request.model is not None:
             call = self._breakers.admit(Key(request.provider, request.endpoint, request.model))
-            followers.append(call)
-        visit = _Visit(request.provider, call, followers)
-        if self._dump:
-            try:
-                followers.append(await self._dump.begin(request))
-            except BaseException:
-                visit.end(None)
-                raise
-        return visit
+            return _Visit(request.provider, call, [call])
+        return _Visit(request.provider, None, [])
 
     async def _outcome(self, request: UpstreamRequest, wire: UpstreamRequest | None) -> Answer | Fault:
         """What comes of one attempt; `wire` is the request that goes over the wire, where it is made already."""
+        limits = self._limits_of.get(request.provider, self.limits)
+        whole_is_less = not request.streams and 0 < limits.whole < limits.first_byte
+        limit = limits.whole if whole_is_less else limits.first_byte
+        client, interpreter = self._client or self._open(), request.interpreter
+        sent = asyncio.get_running_loop().time()
         try:
             if wire is None:
-                wire = await _as_sent(request, request.interpreter) if request.interpreter else request
-            return await self._attempt(wire)
+                wire = await _as_sent(request, interpreter) if interpreter else request
+            response = await client.send(wire.provider, wire.method, wire.url, wire.headers, wire.body, limit=limit)
+            incoming = (
+                interpreter.incoming(request.endpoint, response.status, response.raw_headers) if interpreter else None
+            )
+            return Answer(response, wire, limits, sent, incoming)
+        except NoAnswerError:
+            which = "whole" if whole_is_less else "first-byte"
+            said = f"{request.provider} sent no byte within the {which} limit of {limit:g} s"
+            return Fault(Kind.UPSTREAM_SILENT, said)
         except (aiohttp.ClientError, OSError) as error:
             fault = fault_of(error, request.provider, self.limits.connect)
             fault.__cause__ = error
@@ -297,39 +307,31 @@ class Upstream:
         except Fault as fault:
             return fault
 
+    def _open(self) -> Client:
+        self._client = Client(self._connecting, self.limits.connect)
+        return self._client
+
     async def aclose(self) -> None:
         """Close every connection."""
         if self._client:
             await self._client.aclose()
             self._client = None
 
-    async def _attempt(self, request: UpstreamRequest) -> Answer:
-        client = self._client
-        if client is None:
-            client = self._client = Client(self._connecting, self.limits.connect)
-        limits = self._limits_of.get(request.provider, self.limits)
-        whole_is_less = not request.streams and 0 < limits.whole < limits.first_byte
-        limit = limits.whole if whole_is_less else limits.first_byte
-        sent = asyncio.get_running_loop().time()
-        try:
-            response = await client.send(
-                request.provider, request.method, request.url, request.headers, request.body, limit=limit
-            )
-        except NoAnswerError:
-            which = "whole" if whole_is_less else "first-byte"
-            raise SilentError(f"{request.provider} sent no byte within the {which} limit of {limit:g} s") from None
-        interpreter = request.interpreter
-        head = (request.endpoint, response.status, response.raw_headers)
-        incoming = interpreter.incoming(*head) if interpreter else None
-        return Answer(response, request, limits, sent, incoming)
-
 
 class _Visit:
     """The attempts at one provider: for its circuit breaker, and for the dump, they are one exchange."""
 
-    def __init__(self, provider: str, call: Call | None, followers: Sequence[Follower]) -> None:
+    def __init__(self, provider: str, call: Call | None, followers: list[Follower]) -> None:
         self.provider, self.followers = provider, followers
         self._call = call
+
+    async def dumped(self, dump: Dump, request: UpstreamRequest) -> None:
+        """Have it written down as well."""
+        try:
+            self.followers.append(await dump.begin(request))
+        except BaseException:
+            self.end(None)
+            raise
 
     @property
     def stands(self) -> bool:
