@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from aibridge.server.held_head import HeldHead
 
 MOST_PENDING = 64 << 10
 """Bytes of a head, or of what stands between the chunks of a body, that are waited for to become whole."""
@@ -19,6 +22,10 @@ class BoundedHTTP(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pending = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A client has connected."""
+        super().connection_made(cast("asyncio.Transport", HeldHead(transport, self.loop)))
 
     def data_received(self, data: bytes) -> None:
         """Read what came, and count what nothing came of."""
