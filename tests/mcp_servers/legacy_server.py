@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
@@ -31,6 +32,9 @@ class LegacyServer:
         self.page_size = 100
         self.answers_as_stream = False
         self.refuse: Callable[[web.Request], web.Response | None] = lambda _: None
+        self.get: Callable[[web.Request], Awaitable[web.StreamResponse | None]] | None = None
+        """Answers a GET; where it does not, it gets the stream of what the server says unasked."""
+        self.tls: ssl.SSLContext | None = None
         self.sessions: set[str] = set()
         self.thawed = asyncio.Event()
         self.thawed.set()
@@ -45,17 +49,17 @@ class LegacyServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/mcp"
 
     async def start(self) -> None:
         """Listen; after a stop, at the same port and with no session known."""
-        app = web.Application()
+        app = web.Application(client_max_size=8 << 20)
         app.add_routes(
             [web.post("/mcp", self._post), web.get("/mcp", self._get), web.delete("/mcp", self._delete)],
         )
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -72,6 +76,8 @@ class LegacyServer:
             listener.put_nowait("notifications/tools/list_changed")
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        if self.get and (answer := await self.get(request)):
+            return answer
         session = request.headers.get("mcp-session-id", "")
         if session not in self.sessions:
             return web.Response(status=404)
@@ -143,11 +149,12 @@ class LegacyServer:
 
     async def _stream(self, message: dict[str, Any], request: web.Request, tool: Tool) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(b"id: 1\nretry: 50\ndata:\n\n")
-        result = await tool(message["params"].get("arguments") or {}, request)
-        answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result})
-        await response.write(f"event: message\ndata: {answer}\n\n".encode())
+        with suppress(ConnectionResetError):  # the caller may be gone already
+            await response.prepare(request)
+            await response.write(b"id: 1\nretry: 50\ndata:\n\n")
+            result = await tool(message["params"].get("arguments") or {}, request)
+            answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result})
+            await response.write(f"event: message\ndata: {answer}\n\n".encode())
         return response
 
 

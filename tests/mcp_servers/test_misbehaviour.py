@@ -346,8 +346,9 @@ async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(start: St
     after = await settled()
 
     assert cancelled > 10_000
-    assert after.tasks <= before.tasks + 2
-    assert after.files <= before.files + 2
+    # Connections are kept for some seconds; how many there were at once depends on how busy the machine is.
+    assert after.tasks <= before.tasks + 20
+    assert after.files <= before.files + 40
     assert after.objects < before.objects + 1_000
     # How high it rises before cycles are collected depends on how busy the machine is; 10 KB a call would show.
     assert after.memory < before.memory + 80 * 2**20

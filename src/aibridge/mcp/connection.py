@@ -10,16 +10,17 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import anyio
 from mcp import Client, MCPError
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.types import Implementation
 
-from aibridge.mcp.config import ServerConfig, Timing
+from aibridge.mcp.config import Reaching, ServerConfig, Timing
 from aibridge.mcp.faults import ConnectionEnded, Unavailable, reason
-from aibridge.mcp.http import SESSION_ENDED, abandonable
 from aibridge.mcp.listing import ListedTool, list_tools
 from aibridge.mcp.spans import Starting
+from aibridge.mcp.streamable import SESSION_ENDED
 from aibridge.mcp.transports import Channel
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Connection:
         on_change: Callable[[], None],
         starting: Starting,
         *,
+        reaching: Reaching,
         timing: Timing,
         max_answer_size: int,
     ) -> None:
@@ -64,6 +66,7 @@ class Connection:
         self._config = config
         self._on_change = on_change
         self._starting = starting
+        self._reaching = reaching
         self._timing = timing
         self._max_answer_size = max_answer_size
         self._keeper: asyncio.Task[None] | None = None
@@ -116,7 +119,7 @@ class Connection:
         self._to_list.set()
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> CallToolResult:
-        with abandonable():
+        try:
             try:
                 return await (await self._connected()).call_tool(tool, arguments)
             except MCPError as fault:
@@ -124,6 +127,8 @@ class Connection:
                     raise
             # A server that does not know the session has not looked at the call.
             return await (await self._connected()).call_tool(tool, arguments)
+        except aiohttp.ClientError as fault:
+            raise Unavailable(reason(fault)) from fault
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
@@ -187,6 +192,7 @@ class Connection:
         self._to_list.clear()
         return Channel(
             self._config,
+            self._reaching,
             max_answer_size=self._max_answer_size,
             patience=self._timing.list,
             on_end=self._end,

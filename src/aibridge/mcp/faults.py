@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx2
+import aiohttp
 from mcp import MCPError
 from mcp.client.auth import OAuthFlowError
 
@@ -28,10 +28,14 @@ def reason(fault: BaseException, refused_with: int | None = None) -> str:
     match fault:
         case ConnectionEnded():
             return "the server ended the connection"
-        case TimeoutError() | httpx2.TimeoutException():
+        case TimeoutError():
             return "the server did not answer in time"
-        case httpx2.ConnectError():
+        case aiohttp.ClientSSLError():
+            return "there is no secure connection to the server: see whether upstream.ca_file names its authority"
+        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return "the server can not be reached"
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
+            return "the server closed the connection"
         case OSError(strerror=str(text)):
             return f"the command can not be started: {text}"
         case MCPError(code=code):

@@ -1,228 +1,192 @@
-"""The HTTP client of one MCP session: it bounds and isolates what the transport over it does not.
-
-In the transport of the `mcp` package a call that was cancelled keeps its request open until the server answers it,
-a broken connection of one call ends the session with all others, and an answer may be of any size.
-"""
+"""The HTTP client of one MCP session: it authorises requests, and knows the proxies and whom to trust."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+import asyncio
+import io
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
 
-import anyio
+import aiohttp
 import httpx2
-import msgspec
+from multidict import CIMultiDict
+from yarl import URL
 
-from aibridge.wire import json_bytes
+from aibridge.mcp.config import Reaching, ServerConfig
+from aibridge.mcp.oauth import authorization
 
-SESSION_ENDED = -32901
-"""The code of the error that stands for an answer 404: the server has forgotten the session."""
-NOT_REACHED = -32902
-"""The code of the error that stands for a broken connection, or an answer that only has a status."""
-
-_NOTIFICATION_LIMIT = 5.0
-_GOODBYE_LIMIT = 2.0
-"""Seconds that a server may take to take note of something."""
-
-
-class _Message(msgspec.Struct):
-    """What has to be known of an outgoing JSON-RPC message."""
-
-    method: str = ""
-    id: int | str | None = None
-
-
-_decoder = msgspec.json.Decoder(_Message)
+_IDLE = 4.0
+"""Seconds for which a connection is kept that nothing is asked on; servers tend to close theirs after five."""
+_LINGER = 2.0
+"""Seconds that an answer may take to end once what was wanted of it is there."""
+_MOST_REDIRECTS = 5
+_LARGE = 2**20
+"""Bytes; of a body larger than this, aiohttp wants to be given a file."""
+_LONGEST_HEADER = 64 << 10
+_LARGEST_TOKEN = 2**20
+"""Bytes that an authorization server may answer."""
+_OF_THE_WIRE = ("host", "content-length", "connection", "accept-encoding")
+"""Headers that whoever sends a request decides about."""
 
 
-class SessionClient(httpx2.AsyncClient):
+class SessionClient:
     """Sends the requests of one session.
 
-    `max_answer_size` bounds an answer that is no event stream, in bytes. `on_session_end` is called when the server
-    says that it does not know the session (any more), for which the specification wants a new one
-    (https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management). `on_doubt` is
-    called when the stream of the server's own messages breaks off, which the transport keeps to itself.
+    `patience` is in seconds: how long it may take to connect, and how long a server may be silent where it is not said
+    otherwise.
     """
 
-    def __init__(
-        self, max_answer_size: int, on_session_end: Callable[[], None], on_doubt: Callable[[], None], **options: Any
-    ) -> None:
-        super().__init__(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20), **options)
-        self._max_answer_size = max_answer_size
-        self._on_session_end = on_session_end
-        self._on_doubt = on_doubt
+    def __init__(self, config: ServerConfig, reaching: Reaching, patience: float) -> None:
+        assert config.url
+        self.url = URL(config.url)
         self.refused_with: int | None = None
         """The HTTP status of the last answer to a message, where it was an error."""
+        self._headers = CIMultiDict({"User-Agent": f"aibridge/{version('aibridge')}"})
+        self._headers.update(config.headers)
+        self._authorization = authorization(config)
+        self._proxy_of = reaching.proxy_of
+        self._patience = patience
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE, ssl=reaching.tls or True),
+            max_line_size=_LONGEST_HEADER,
+            max_field_size=_LONGEST_HEADER,
+        )
 
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request; a tool call that fails on the way gets an error as its answer, and no exception."""
-        message = _decoder.decode(request.content) if request.method == "POST" and _is_json(request) else _Message()
-        self._be_patient(request, message)
-        call = _call.get()
-        if call and not message.method.startswith("notifications/"):
-            return await self._send_for(call, request, message, options)
-        if request.method == "GET":
-            return await self._open_stream(request, message, options)
-        return await self._send(request, message, options)
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._http.close()
 
-    async def _send_for(self, call: _Call, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
-        response = httpx2.Response(202, request=request)
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        may_be_silent: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request to the server, and have its answer until this is left.
+
+        The connection of an answer that was not read to its end is used again if the rest comes soon; in case of a
+        fault it is closed. Raises `aiohttp.ClientError`, and `OAuthFlowError` where there is no token to be had.
+        """
+        every = self._headers.copy()
+        every.update(headers)
+        limits = aiohttp.ClientTimeout(connect=self._patience, sock_read=None if may_be_silent else self._patience)
+        send = self._send if self._authorization is None else self._send_authorised
+        answer = await send(method, url, every, body, limits)
         try:
-            with call.may_be_abandoned():
-                response = await self._send(request, message, options)
-        except httpx2.TransportError as fault:
-            if message.id is None:
-                raise
-            return _error(request, message, NOT_REACHED, type(fault).__name__)
-        if response.is_error and message.id is not None and not _is_json(response):
-            await response.aclose()
-            return _error(request, message, NOT_REACHED, f"the server answered HTTP {response.status_code}")
-        if not response.is_closed:
-            response.stream = _Relayed(response.stream, call)
-        return response
-
-    async def _open_stream(self, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
-        try:
-            response = await self._send(request, message, options)
-        except httpx2.TransportError:
-            self._on_doubt()
+            yield answer
+        except BaseException:
+            answer.close()
             raise
-        if response.is_success:
-            response.stream = _Watched(response.stream, self._on_doubt)
-        return response
+        _leave(answer)
 
-    async def _send(self, request: httpx2.Request, message: _Message, options: Any) -> httpx2.Response:
-        response = await super().send(request, **options)
-        if message.id is not None:
-            self.refused_with = response.status_code if response.is_error else None
-        if response.status_code == 404 and "mcp-session-id" in request.headers:
-            await response.aclose()
-            self._on_session_end()
-            return _error(request, message, SESSION_ENDED, "the session has ended")
-        if message.id is not None and _is_json(response):
-            return await self._read(response, request, message)
-        return response
-
-    async def _read(self, response: httpx2.Response, request: httpx2.Request, message: _Message) -> httpx2.Response:
-        """The same answer with its body read, unless that is too large."""
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > self._max_answer_size:
-                await response.aclose()
-                told = f"the answer is larger than {self._max_answer_size} bytes"
-                return _error(request, message, -32603, told)
-        headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
-        content = json_bytes.mended(bytes(body))
-        return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
-
-    def _be_patient(self, request: httpx2.Request, message: _Message) -> None:
-        """How long the server may be silent: as long as it likes on a stream and in a call, which ends otherwise."""
-        timeout = request.extensions["timeout"]
-        if request.method == "GET" or message.method == "tools/call":
-            timeout["read"] = None
-        elif request.method == "DELETE":
-            request.extensions["timeout"] = dict.fromkeys(timeout, _GOODBYE_LIMIT)
-        elif message.method.startswith("notifications/"):
-            timeout["read"] = _NOTIFICATION_LIMIT
-
-
-class _Call:
-    """What is asked of a server for one tool call, one request after the other, until it is abandoned."""
-
-    def __init__(self) -> None:
-        self._abandoned = False
-        self._waiting: anyio.CancelScope | None = None
-
-    def abandon(self) -> None:
-        self._abandoned = True
-        if self._waiting:
-            self._waiting.cancel()
-
-    def may_be_abandoned(self) -> anyio.CancelScope:
-        """A scope to wait in; it is left early when the call is abandoned."""
-        self._waiting = anyio.CancelScope()
-        if self._abandoned:
-            self._waiting.cancel()
-        return self._waiting
-
-
-_call: ContextVar[_Call | None] = ContextVar("call", default=None)
-
-
-@contextmanager
-def abandonable() -> Iterator[None]:
-    """A call made within has no connection open any more once this is left.
-
-    The transport sends requests from tasks of its own, in the context of the one that made the call.
-    """
-    call = _Call()
-    token = _call.set(call)
-    try:
-        yield
-    finally:
-        _call.reset(token)
-        call.abandon()
-
-
-class _Relayed(httpx2.AsyncByteStream):
-    """The body of an answer, line by line, until its end or until the call is abandoned."""
-
-    def __init__(self, stream: Any, call: _Call) -> None:
-        self._stream = stream
-        self._call = call
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks = aiter(self._stream)
-        line: list[bytes] = []  # that has not ended yet
-        while True:
-            chunk = None
-            with self._call.may_be_abandoned() as waiting:
-                chunk = await anext(chunks, None)
-            if waiting.cancelled_caught:
-                yield _ABANDONED
-            if chunk is None:
-                yield json_bytes.mended(b"".join(line))
-                return
-            if (end := chunk.rfind(b"\n") + 1) > 0:
-                yield json_bytes.mended(b"".join([*line, chunk[:end]]))
-                line.clear()
-            line.append(chunk[end:])
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class _Watched(httpx2.AsyncByteStream):
-    """A body that calls `on_end` when it ends, for whatever reason."""
-
-    def __init__(self, stream: Any, on_end: Callable[[], None]) -> None:
-        self._stream = stream
-        self._on_end = on_end
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def _send_authorised(
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None, limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """Send a request as often as it takes, and what has to be asked of others in between."""
+        assert self._authorization
+        asked = httpx2.Request(method, str(url), headers=list(headers.items()))
+        flow = self._authorization.async_auth_flow(asked)
+        answer = None
         try:
-            async for chunk in self._stream:
-                yield chunk
+            request = await anext(flow)
+            while True:
+                if request is asked:
+                    if answer:
+                        answer.close()
+                    headers["Authorization"] = asked.headers.get("Authorization", "")
+                    answer = await self._send(method, url, headers, body, limits)
+                    told = httpx2.Response(answer.status, headers=list(answer.headers.items()), request=asked)
+                else:
+                    told = await self._asked_of_others(request)
+                request = await flow.asend(told)
+        except StopAsyncIteration:
+            assert answer
+            return answer
+        except BaseException:
+            if answer:
+                answer.close()
+            raise
         finally:
-            self._on_end()
+            await flow.aclose()
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    async def _asked_of_others(self, request: httpx2.Request) -> httpx2.Response:
+        """The answer to a request that fetches a token, or leads to one."""
+        headers = CIMultiDict((name, told) for name, told in request.headers.items() if name not in _OF_THE_WIRE)
+        limits = aiohttp.ClientTimeout(total=self._patience)
+        answer = await self._send(request.method, URL(str(request.url)), headers, request.content or None, limits)
+        try:
+            body = await read_up_to(answer, _LARGEST_TOKEN)
+        finally:
+            answer.close()
+        told = [(name, value) for name, value in answer.headers.items() if name.lower() != "content-encoding"]
+        return httpx2.Response(answer.status, headers=told, content=body or b"", request=request)
+
+    async def _send(
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None, limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """Send a request, and again where it is redirected to within its origin: what it holds is for that one."""
+        redirects = 0
+        while True:
+            answer = await self._http.request(
+                method,
+                url,
+                headers=headers,
+                data=io.BytesIO(body) if body and len(body) > _LARGE else body,
+                allow_redirects=False,
+                proxy=self._proxy_of(url),
+                timeout=limits,
+            )
+            place = _redirected_to(answer) if answer.status in (301, 302, 303, 307, 308) else None
+            if place is None or redirects == _MOST_REDIRECTS:
+                return answer
+            answer.close()
+            url = place
+            redirects += 1
 
 
-# An answer that nobody waits for any more, so that the transport does not try to resume the stream.
-_ABANDONED = b'\n\nevent: message\ndata: {"jsonrpc":"2.0","id":0,"error":{"code":-32800,"message":"abandoned"}}\n\n'
+async def read_up_to(answer: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """The body of an answer; None where it is larger than so many bytes. Raises `aiohttp.ClientError`."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            answer.close()
+            return None
+    return bytes(body)
 
 
-def _is_json(message: httpx2.Request | httpx2.Response) -> bool:
-    return str(message.headers.get("content-type", "")).lower().startswith("application/json")
+def is_json(answer: aiohttp.ClientResponse) -> bool:
+    """It is a document, and may be a message."""
+    return answer.content_type == "application/json"
 
 
-def _error(request: httpx2.Request, message: _Message, code: int, text: str) -> httpx2.Response:
-    """An answer that the transport understands, for a request without a usable one."""
-    error = {"jsonrpc": "2.0", "id": message.id, "error": {"code": code, "message": text}}
-    headers = {"content-type": "application/json"}
-    return httpx2.Response(200, headers=headers, content=json_bytes.encode(error), request=request)
+def is_stream(answer: aiohttp.ClientResponse) -> bool:
+    """It is a stream of events."""
+    return answer.status == 200 and answer.content_type == "text/event-stream"
+
+
+def _redirected_to(answer: aiohttp.ClientResponse) -> URL | None:
+    """Where a request is to go instead; None where it would leave its origin, or be another request."""
+    if answer.method != "GET" and answer.status not in (307, 308):
+        return None
+    try:
+        place = answer.url.join(URL(answer.headers.get("Location", "")))
+    except ValueError:
+        return None
+    there, here = (place.scheme, place.host, place.port), (answer.url.scheme, answer.url.host, answer.url.port)
+    upgraded = (here[0], here[2], there[0], there[2]) == ("http", 80, "https", 443) and there[1] == here[1]
+    if place == answer.url or not (there == here or upgraded) or place.user not in (None, answer.url.user):
+        return None
+    return place
+
+
+def _leave(answer: aiohttp.ClientResponse) -> None:
+    """Let an answer end by itself, and so its connection be used again; one that does not is closed."""
+    if not answer.closed:
+        limit = asyncio.get_running_loop().call_later(_LINGER, answer.close)
+        answer.content.on_eof(limit.cancel)

@@ -20,9 +20,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.client._transport import TransportStreams
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
-from mcp.types import ErrorData, JSONRPCError, jsonrpc_message_adapter
+from mcp.types import ErrorData, JSONRPCError
 
-from aibridge.wire import json_bytes
+from aibridge.mcp.messages import TOO_LARGE, read_message, too_large, write_message
 
 _PATIENCE = 2.0
 """Seconds for a program to end by itself once its input is closed, and once more after SIGTERM; the specification's
@@ -96,7 +96,7 @@ def _keep(message: bytearray, piece: bytes, max_size: int) -> None:
 
 def _parsed(line: bytearray) -> SessionMessage | Exception:
     try:
-        return SessionMessage(jsonrpc_message_adapter.validate_json(json_bytes.mended(bytes(line)), by_name=False))
+        return SessionMessage(read_message(bytes(line)))
     except ValueError as fault:
         return fault
 
@@ -106,7 +106,7 @@ def _too_large(edges: bytearray, max_size: int) -> SessionMessage:
     found = _ID.search(edges.strip())
     if not found:
         raise anyio.BrokenResourceError
-    error = ErrorData(code=-32603, message=f"the answer is larger than {max_size} bytes")
+    error = ErrorData(code=TOO_LARGE, message=too_large(max_size))
     return SessionMessage(JSONRPCError(jsonrpc="2.0", id=int(found[1] or found[2]), error=error))
 
 
@@ -119,8 +119,7 @@ async def _write(
     async with from_session, to_session:
         with suppress(*_Gone):
             async for item in from_session:
-                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-                await standard_input.send(text.encode() + b"\n")
+                await standard_input.send(write_message(item.message) + b"\n")
 
 
 async def _stop(process: Process) -> None:

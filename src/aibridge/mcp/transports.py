@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import httpx2
+import anyio
 from mcp.client._transport import TransportStreams
-from mcp.client.sse import sse_client
-from mcp.client.streamable_http import streamable_http_client
 
-from aibridge.mcp.config import ServerConfig
+from aibridge.mcp.config import Reaching, ServerConfig
 from aibridge.mcp.http import SessionClient
-from aibridge.mcp.oauth import authorization
+from aibridge.mcp.http_sse import http_sse
 from aibridge.mcp.program import program
+from aibridge.mcp.streamable import streamable_http
 from aibridge.mcp.tapped import Tapped
 
-# These libraries log messages, session ids and whole URLs; what an operator needs to know is logged here instead.
-for _name in ("mcp", "client", "httpx2", "httpcore2"):
+# This library logs messages; what an operator needs to know is logged here instead.
+for _name in ("mcp", "client"):
     if logging.getLogger(_name).level == logging.NOTSET:
         logging.getLogger(_name).setLevel(logging.CRITICAL)
-
-_SILENCE = 3600.0
-"""Seconds without an event after which an SSE connection is taken for dead."""
 
 
 class Channel:
@@ -37,6 +32,7 @@ class Channel:
     def __init__(
         self,
         config: ServerConfig,
+        reaching: Reaching,
         *,
         max_answer_size: int,
         patience: float,
@@ -44,6 +40,7 @@ class Channel:
         on_doubt: Callable[[], None],
     ) -> None:
         self._config = config
+        self._reaching = reaching
         self._max_answer_size = max_answer_size
         self._patience = patience
         self._on_end = on_end
@@ -58,41 +55,25 @@ class Channel:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[TransportStreams]:
         """The streams of messages, in the form that `mcp.Client` takes."""
-        async with AsyncExitStack() as stack:
-            read, write = await self._connect(stack)
+        async with self._streams() as (read, write):
             yield Tapped(read, self._config.name, self._on_end), write
 
-    async def _connect(self, stack: AsyncExitStack) -> TransportStreams:
+    def _streams(self) -> AbstractAsyncContextManager[TransportStreams]:
         config = self._config
         if config.command:
-            return await stack.enter_async_context(program(config.command, config.environment, self._max_answer_size))
-        assert config.url
-        if config.transport == "sse":
-            return await stack.enter_async_context(
-                sse_client(
-                    config.url,
-                    headers=dict(config.headers),
-                    timeout=self._patience,
-                    sse_read_timeout=_SILENCE,
-                    httpx_client_factory=self._client,
-                    auth=authorization(config),
-                )
-            )
-        client = self._client(config.headers, httpx2.Timeout(self._patience), authorization(config))
-        await stack.enter_async_context(client)
-        return await stack.enter_async_context(
-            streamable_http_client(config.url, http_client=client, max_sse_event_size=self._max_answer_size)
-        )
+            return program(config.command, config.environment, self._max_answer_size)
+        return self._over_http()
 
-    def _client(
-        self, headers: Mapping[str, str] | None = None, timeout: Any = None, auth: httpx2.Auth | None = None
-    ) -> SessionClient:
-        self._http = SessionClient(
-            self._max_answer_size,
-            self._on_end,
-            self._on_doubt,
-            headers={**(headers or {})},
-            timeout=timeout,
-            auth=auth,
-        )
-        return self._http
+    @asynccontextmanager
+    async def _over_http(self) -> AsyncIterator[TransportStreams]:
+        self._http = client = SessionClient(self._config, self._reaching, self._patience)
+        try:
+            if self._config.transport == "sse":
+                streams = http_sse(client, self._max_answer_size, self._patience)
+            else:
+                streams = streamable_http(client, self._max_answer_size, self._on_end, self._on_doubt)
+            async with streams as both:
+                yield both
+        finally:
+            with anyio.CancelScope(shield=True):
+                await client.aclose()

@@ -205,13 +205,14 @@ async def _bedrock(provider: BedrockProvider, upstream: Upstream) -> Finding:
 
 async def _mcp_servers(settings: Settings) -> list[Finding]:
     """Connect to the MCP servers and list their tools, the way the gateway would."""
+    from aibridge.mcp.config import Timing
     from aibridge.server.tool_servers import tool_servers
 
     servers = tool_servers(settings)
     await servers.start()
     try:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LIMITS.first_byte):
+            async with asyncio.timeout(Timing().connect):
                 while not all(state.connected or state.error for state in servers.states):  # noqa: ASYNC110  # a poll will do
                     await asyncio.sleep(0.05)
         states = servers.states

@@ -28,12 +28,17 @@ def time_limits(upstream: Upstream, provider: Provider | None = None) -> TimeLim
     )
 
 
+def proxies(upstream: Upstream) -> Proxies:
+    """By which proxies all that is outside is reached."""
+    return Proxies(upstream.http_proxy, upstream.https_proxy, upstream.no_proxy)
+
+
 def connecting(upstream: Upstream, providers: Sequence[Provider]) -> Connecting:
     """How providers are reached. Raises `SettingsError` where a certificate or a key can not be used."""
     contexts = {provider.name: tls.context(upstream, provider) for provider in providers}
     return Connecting(
         per_host=upstream.max_connections_per_host,
         dns_ttl=upstream.dns_ttl,
-        proxies=Proxies(upstream.http_proxy, upstream.https_proxy, upstream.no_proxy),
+        proxies=proxies(upstream),
         tls={name: context for name, context in contexts.items() if context},
     )

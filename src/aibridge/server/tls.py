@@ -1,4 +1,4 @@
-"""Whom providers are trusted to be, and which certificates they are shown, as the settings say."""
+"""Whom providers and MCP servers are trusted to be, and which certificates they are shown, as the settings say."""
 
 from __future__ import annotations
 
@@ -18,13 +18,27 @@ def context(upstream: Upstream, provider: Provider) -> ssl.SSLContext | None:
     authorities = [("upstream.ca_file", upstream.ca_file), (f"{named}.ca_file", provider.ca_file)]
     if not (any(file for _, file in authorities) or provider.client_cert):
         return None
-    made = ssl.create_default_context()
-    made.set_alpn_protocols(["http/1.1"])
+    made = _context()
     for setting, file in authorities:
         if file:
             _trust(made, setting, file)
     if provider.client_cert:
         _show(made, f"{named}.client_cert", provider.client_cert, provider.client_key)
+    return made
+
+
+def trusting(upstream: Upstream) -> ssl.SSLContext | None:
+    """What TLS with anyone else needs; None where the system's way will do. Raises `SettingsError`."""
+    if not upstream.ca_file:
+        return None
+    made = _context()
+    _trust(made, "upstream.ca_file", upstream.ca_file)
+    return made
+
+
+def _context() -> ssl.SSLContext:
+    made = ssl.create_default_context()
+    made.set_alpn_protocols(["http/1.1"])
     return made
 
 
