@@ -8,9 +8,10 @@ import subprocess
 import sys
 from datetime import datetime
 
+import msgspec
 import pytest
 
-from aibridge.observe.log import JSONFormatter, TextFormatter
+from aibridge.observe.log import InterceptionFacts, JSONFormatter, TextFormatter, tell
 
 
 def record(
@@ -74,3 +75,62 @@ def test_the_log_goes_to_standard_error(form: str) -> None:
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
     assert (json.loads(line)["message"] if form != "text" else line[-8:]) == "so it is"
+
+
+TOLD = InterceptionFacts(
+    interception_id="018f6f2e-7b1c-7a52-9d0e-5f3f6a1f2b3c",
+    actor="ada",
+    client="Claude Code",
+    session=None,
+    provider="anthropic",
+    route="/v1/messages",
+    model='a "model"\n',
+    streaming=True,
+    status="failed",
+    http_status=502,
+    error_type="upstream",
+    retries=2,
+    input_tokens=23,
+    output_tokens=41,
+    cache_read_input_tokens=7,
+    cache_write_input_tokens=5,
+    duration_ms=12.3,
+    overhead_ms=0.42,
+)
+
+
+def test_a_host_gets_the_line_of_an_interception_as_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        tell(TOLD)
+    [made] = caplog.records
+    assert (made.name, made.levelname, made.getMessage()) == ("aibridge.interceptions", "INFO", "interception failed")
+    assert vars(made)["facts"] == msgspec.structs.asdict(TOLD)
+
+
+_TELLING = """
+import asyncio, logging, sys
+import msgspec
+from aibridge.observe import log
+
+async def main():
+    told = msgspec.json.decode(sys.argv[1], type=log.InterceptionFacts)
+    log.tell(told)
+    log.tell(told)
+    logging.getLogger("aibridge.server").info("between")
+    log.tell(told)
+
+log.configure("json", "info")
+asyncio.run(main())
+"""
+
+
+def test_the_gateway_writes_that_line_without_a_record_but_not_otherwise() -> None:
+    """What waits is written before what does not, and at the end of the process."""
+    command = [sys.executable, "-c", _TELLING, msgspec.json.encode(TOLD).decode()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["message"] for line in lines] == ["interception failed"] * 2 + ["between", "interception failed"]
+    assert [*lines] == sorted(lines, key=lambda line: line["time"])
+    by_record = json.loads(JSONFormatter().format(record(facts=msgspec.structs.asdict(TOLD))))
+    assert [*lines[0]] == [*by_record]
+    assert {**lines[0], "time": None} == {**by_record, "message": "interception failed", "time": None}

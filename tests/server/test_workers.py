@@ -123,6 +123,7 @@ async def test_a_gateway_that_is_told_to_stop_lets_exchanges_finish(provider: Pr
                 assert answer.complete
             assert await asyncio.to_thread(gateway.wait) in ENDED_WELL
             await _are_stored(gateway, {answer.id})
+            assert f'"interception_id":"{answer.id}"' in gateway.log.read_text()
 
 
 async def test_a_gateway_that_can_not_wait_any_longer_cuts_and_says_so(provider: Provider, tmp_path: Path) -> None:

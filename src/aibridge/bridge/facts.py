@@ -13,6 +13,7 @@ from aibridge.actor import Actor
 from aibridge.clients import Client
 from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import InjectedTool, Outcome
+from aibridge.observe import log
 from aibridge.observe.metrics import Metrics
 from aibridge.observe.spans import NO_SPANS, Spans
 from aibridge.providers import Credential, Provider
@@ -334,24 +335,25 @@ class Facts:
 
     def _write_line(self, ended: _End) -> None:
         end, usage = ended.record, self._usage
-        facts = {
-            "interception_id": self.id,
-            "actor": self._actor.id,
-            "client": self._client.name,
-            "session": self._client.session_id,
-            "provider": self._provider.name,
-            "route": self._route,
-            "model": self._request.model,
-            "streaming": self._request.streaming,
-            "status": end.status,
-            "http_status": end.http_status,
-            "error_type": end.error_type,
-            "retries": len(self._retries),
-            "input_tokens": usage.input,
-            "output_tokens": usage.output,
-            "cache_read_input_tokens": usage.cache_read,
-            "cache_write_input_tokens": usage.cache_write,
-            "duration_ms": round(ended.took * 1000, 1),
-            "overhead_ms": round(ended.overhead * 1000, 2),
-        }
-        _log.info("interception %s", end.status, extra={"facts": facts})
+        log.tell(
+            log.InterceptionFacts(  # not all by keyword: for more than fifteen, Python makes a dict first
+                self.id,
+                self._actor.id,
+                self._client.name,
+                self._client.session_id,
+                self._provider.name,
+                self._route,
+                model=self._request.model,
+                streaming=self._request.streaming,
+                status=end.status,
+                http_status=end.http_status,
+                error_type=end.error_type,
+                retries=len(self._retries),
+                input_tokens=usage.input,
+                output_tokens=usage.output,
+                cache_read_input_tokens=usage.cache_read,
+                cache_write_input_tokens=usage.cache_write,
+                duration_ms=round(ended.took * 1000, 1),
+                overhead_ms=round(ended.overhead * 1000, 2),
+            )
+        )

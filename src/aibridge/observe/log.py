@@ -3,14 +3,59 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from asyncio import CancelledError
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+
+from aibridge.observe.lines import Lines
+from aibridge.records import Status
+
+_interceptions = logging.getLogger("aibridge.interceptions")
+_encode = msgspec.json.Encoder().encode
+_standard_error = Lines(2)
+_direct = False
+"""Whether lines of interceptions need no `LogRecord`, since `configure` said what becomes of them."""
+
+
+class InterceptionFacts(msgspec.Struct, gc=False):
+    """What the line of an interception that has ended tells."""
+
+    interception_id: str
+    actor: str
+    client: str
+    session: str | None
+    provider: str
+    route: str
+    model: str
+    streaming: bool
+    status: Status
+    http_status: int | None
+    error_type: str | None
+    retries: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_write_input_tokens: int
+    duration_ms: float
+    overhead_ms: float
+
+
+def tell(facts: InterceptionFacts) -> None:
+    """Log the line of an interception; that the logger `aibridge.interceptions` takes it is for the caller to see.
+
+    It is a record of that logger, with the facts as `facts`. Where such a record would become a line of JSON on
+    standard error, the line is written without one, in a fraction of the time, and may wait for others.
+    """
+    if not _direct:
+        _interceptions.info("interception %s", facts.status, extra={"facts": msgspec.structs.asdict(facts)})
+    else:
+        _standard_error.write_soon(
+            b'{"time":%s,"level":"info","logger":"aibridge.interceptions","message":"interception %s",%s\n'
+            % (_encode(datetime.now(UTC)), facts.status.encode(), _encode(facts)[1:])
+        )
 
 
 class JSONFormatter(logging.Formatter):
@@ -27,7 +72,7 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return _encode(line).decode()
 
 
 class TextFormatter(logging.Formatter):
@@ -48,13 +93,23 @@ class StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; a log that can not be written stops nothing."""
-        with suppress(OSError):
-            os.write(2, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+        _standard_error.write((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Write what waits, as Python asks at its end."""
+        _standard_error.flush()
+
+
+def flush() -> None:
+    """Write what waits, in a process that a signal may end before Python does it."""
+    _standard_error.flush()
 
 
 def configure(form: str, level: str) -> None:
     """Send the log of the whole process to standard error; `form` is `json`, `text`, or `auto`: text on a terminal."""
+    global _direct
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    _direct = not text
     # What no line shows need not be found out (docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

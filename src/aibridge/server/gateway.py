@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from aibridge.bridge.asgi import Receive, Scope, Send, answer
 from aibridge.bridge.bridge import RequestBridge
 from aibridge.errors import SettingsError
-from aibridge.observe import scrape
+from aibridge.observe import log, scrape
 from aibridge.observe.metrics import Metrics
 from aibridge.providers import (
     AnthropicProvider,
@@ -129,6 +129,7 @@ class Gateway:
         await self._ledger.aclose()
         if self._tracing:  # last, for a collector may keep it waiting
             await asyncio.to_thread(self._tracing.close)
+        log.flush()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _background(self) -> Iterator[Coroutine[Any, Any, None]]:
