@@ -206,6 +206,10 @@ async def _tool_turns(
 ) -> list[Row]:
     """How much longer than the provider and the MCP server an exchange takes, and what of that the tool's turn adds."""
     rows = []
+    if apart := cores():
+        # The MCP server is not done when its result is sent. On a core with it, the provider would have to wait for it;
+        # the gateway has nothing to do while the provider answers.
+        provider.pin(apart[0])
     for what, request, without in TOOL_TURNS:
         note(what)
         times = effort.times(400)

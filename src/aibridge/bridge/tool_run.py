@@ -68,10 +68,14 @@ class ToolRun:
         """Run the calls that wait, side by side; their results become part of the conversation."""
         calls = self.merge.waiting
         self.goes_on = self.merge.goes_on and self.turn < self._max_turns
-        async with asyncio.TaskGroup() as running:
-            tasks = [running.create_task(self._call(call, turn)) for call in calls]
+        if len(calls) == 1:  # most often, and then there is nothing to run beside it
+            results = [await self._call(calls[0], turn)]
+        else:
+            async with asyncio.TaskGroup() as running:
+                tasks = [running.create_task(self._call(call, turn)) for call in calls]
+            results = [task.result() for task in tasks]
         await self._facts.keep()
-        self.merge.add_results([Answered(call, task.result()) for call, task in zip(calls, tasks, strict=True)])
+        self.merge.add_results([Answered(call, result) for call, result in zip(calls, results, strict=True)])
 
     async def _call(self, call: ToolCall, turn: Turn) -> ToolResult:
         tool = self._catalogue.tools[call.name]
