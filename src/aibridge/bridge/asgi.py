@@ -21,7 +21,7 @@ class ClientLeft(Exception):
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body of a request. Raises `Fault` (BODY_TOO_LARGE) over `limit` bytes, and `ClientLeft`."""
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise body_too_large(limit)
     pieces, size, more = [], 0, True

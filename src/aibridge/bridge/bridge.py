@@ -233,7 +233,7 @@ class RequestBridge:
     ) -> _Exchange | None:
         """The exchange that a request begins; None where it is answered already. Raises `Fault` and `ClientLeft`."""
         method: str = scope["method"]
-        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
+        if dict(scope["headers"]).get(b"upgrade", b"").lower() == b"websocket":
             raise Fault(Kind.WEBSOCKET_NOT_SERVED, "WebSocket is not served here; send the request by HTTP POST")
         if route and method == "HEAD" and route.path in route.provider.probes:
             await answer(send, 200, [(INTERCEPTION_ID, exchange_id.encode())])
@@ -314,12 +314,13 @@ class RequestBridge:
             body = request.body
             address.unpacked()
         legs = route.via.legs(request.model) if route.via else [(route.provider, request.model)]
+        recorded = True
         for provider, _ in legs:
+            recorded = recorded and provider.record_contents
             if provider.interpreter:
                 await provider.interpreter.ready()
         client = identify(headers, request.hints)
         provider, credential, choice = self._chosen(route, legs, headers, client.session_id or actor.id, address)
-        recorded = all(leg.record_contents for leg, _ in legs)
         facts = Facts(
             exchange_id,
             provider,

@@ -63,12 +63,15 @@ def for_upstream(
     `more` stands in place of what the client sent under these names. No coding is asked for, since the answer goes to
     the client as it comes, and the client may read none.
     """
-    dropped = not_forwarded
-    if named := [value for name, value in headers if name == "connection" and value not in _NAMES_NO_HEADER]:
+    dropped, names = not_forwarded, dict(headers)
+    if "connection" in names:
+        named = (value for name, value in headers if name == "connection" and value not in _NAMES_NO_HEADER)
         dropped = dropped.union(part.strip().lower() for value in named for part in value.split(","))
     if more:
         dropped = dropped.union(name for name, _ in more)
-    passed = [field for field in headers if field[0] not in dropped and not field[0].startswith(_ACTOR_PREFIX)]
+    if _ACTOR_PREFIX in "\n".join(names):
+        dropped = dropped.union(name for name in names if name.startswith(_ACTOR_PREFIX))
+    passed = [field for field in headers if field[0] not in dropped]
     passed.append(("Accept-Encoding", "identity"))
     passed += more
     if credential.header:
@@ -80,13 +83,17 @@ def for_upstream(
 
 def for_client(headers: RawHeaders, without: Iterable[bytes] = ()) -> list[tuple[bytes, bytes]]:
     """What the client gets of a provider's headers."""
-    lowered = [(name.lower(), value) for name, value in headers]
-    named = [part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")]
-    dropped = _DROPPED_ON_THE_WAY_BACK.union(without, named) if without or named else _DROPPED_ON_THE_WAY_BACK
-    return [field for field in lowered if field[0] not in dropped]
+    dropped = _DROPPED_ON_THE_WAY_BACK.union(without) if without else _DROPPED_ON_THE_WAY_BACK
+    passed = [(lowered, value) for name, value in headers if (lowered := name.lower()) not in dropped]
+    if b"connection" in dict(passed):
+        named = b",".join(value for name, value in passed if name == b"connection").split(b",")
+        hop = {b"connection", *(name.strip().lower() for name in named)}
+        passed = [field for field in passed if field[0] not in hop]
+    return passed
 
 
-_DROPPED_ON_THE_WAY_BACK = frozenset(name.encode() for name in HOP_BY_HOP)
+_DROPPED_ON_THE_WAY_BACK = frozenset(name.encode() for name in HOP_BY_HOP - {"connection"})
+"""And what `Connection` names, with itself."""
 
 
 def _of_actor(actor: Actor) -> list[tuple[str, str]]:

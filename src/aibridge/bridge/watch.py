@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum, auto
 from types import TracebackType
 
@@ -52,16 +50,19 @@ class Watch:
             if not self._held:
                 self._task.cancel()
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> _Hold:
         """Let nothing interrupt what is done meanwhile, such as writing a record; what would have, does so after it."""
+        return _Hold(self)
+
+    def hold(self) -> None:
+        """Interrupt nothing from now on."""
         self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-            if self._why is not None:
-                self._task.cancel()
+
+    def let_go(self) -> None:
+        """Interrupt again; also what was to be interrupted meanwhile."""
+        self._held = False
+        if self._why is not None:
+            self._task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -82,3 +83,18 @@ class Watch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.interrupt(Why.CLIENT_LEFT)
+
+
+class _Hold:
+    """While it is entered, the watch interrupts nothing."""
+
+    __slots__ = ("_watch",)
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._watch.hold()
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.let_go()

@@ -29,13 +29,9 @@ class _Header:
         self._name = header.lower().encode()
 
     def __call__(self, scope: Scope) -> Scope:
-        values, headers = set(), []
-        for field in scope["headers"]:
-            if field[0] == self._name:
-                values.add(field[1].strip())
-            else:
-                headers.append(field)
-        scope = {**scope, "headers": headers}
+        own, headers = self._name, scope["headers"]
+        values = {value.strip() for name, value in headers if name == own}
+        scope = {**scope, "headers": [field for field in headers if field[0] != own]}
         if len(values) != 1:  # nobody, or a client that adds a name of its own to the proxy's
             return scope
         actor = values.pop().decode("utf-8", "replace")

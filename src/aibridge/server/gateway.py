@@ -94,6 +94,7 @@ class Gateway:
             trace_contents=settings.tracing.contents,
             propagate_traces=settings.tracing.propagate,
         )
+        self._own = {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}
         self._vitals = Vitals(self._ledger, self._bridge, self.tool_servers, metrics, self._forwarder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +102,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            own = {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}.get(scope["path"])
+            own = self._own.get(scope["path"])
             await (own(scope, send) if own else self._bridge(self._authenticate(scope), receive, send))
         else:
             await self._bridge(scope, receive, send)
