@@ -32,6 +32,15 @@ async def _are_stored(gateway: Gateway, ids: set[str]) -> None:
         assert {each: found[each] for each in ids} == dict.fromkeys(ids, 1), table
 
 
+def _totals(gateway: Gateway) -> tuple[float, ...]:
+    """What metrics say of completed interceptions, tokens that were put out, and interceptions that run."""
+    return (
+        gateway.total("interceptions_total", status="completed"),
+        gateway.total("tokens_total", type="output"),
+        gateway.total("interceptions_inflight"),
+    )
+
+
 async def test_workers_share_a_port_a_database_and_a_page_of_metrics(provider: Provider, tmp_path: Path) -> None:
     with running(tmp_path, provider.url, workers=3) as gateway:
         assert len(gateway.workers()) == 3
@@ -44,11 +53,27 @@ async def test_workers_share_a_port_a_database_and_a_page_of_metrics(provider: P
             ids |= {answer.id for answer in answers}
         await _are_stored(gateway, ids)
         assert len(gateway.rows("interceptions")) == 60
-        for _ in range(8):  # whichever worker answers
-            assert gateway.total("interceptions_total", status="completed") == 60
-            assert gateway.total("tokens_total", type="output") == 60 * 41
-            assert gateway.total("interceptions_inflight") == 0
+        await until(lambda: _totals(gateway) == (60, 60 * 41, 0), "the workers have told each other what they did")
+        assert [_totals(gateway) for _ in range(8)] == [(60, 60 * 41, 0)] * 8  # whichever worker answers
         assert gateway.stop() in ENDED_WELL
+
+
+async def test_what_a_worker_counted_outlives_it(provider: Provider, tmp_path: Path) -> None:
+    """Workers that are told to stop at once after exchanges still tell of them, to those that take their place."""
+    provider.says(events(MESSAGES.stream))
+    with running(tmp_path, provider.url, workers=2) as gateway:
+        for answer in await asyncio.gather(
+            *(ask(gateway.url + MESSAGES.path, MESSAGES.request(), ACTOR) for _ in range(9))
+        ):
+            assert answer.complete
+        before = gateway.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGTERM)
+        await until(
+            lambda: len(gateway.workers()) == 2 and not {*gateway.workers()} & {*before}, "new workers are there"
+        )
+        await until(lambda: gateway.status("/readyz") == 200, "the gateway is ready again")
+        assert _totals(gateway) == (9, 9 * 41, 0)
 
 
 async def test_workers_that_are_killed_lose_nothing(provider: Provider, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Facts:
         self._record, self._metrics = record, metrics
         self._labels = (request.model, route, method, actor.id, client.name)
         self._series = metrics.series(provider.name, *self._labels)
-        self._inflight = self._series.inflight
+        self._begun = self._series
         self._retries: list[str] = []
         self._tried: list[dict[str, str]] = []
         self._asked_last: dict[str, Any] = {}
@@ -140,9 +140,7 @@ class Facts:
             cause = "the exchange can not be recorded at the moment, and is therefore refused"
             raise Fault(Kind.NOT_RECORDED, cause, retry_after=RETRY_AFTER) from error
         self.spans.recorded()
-        self._inflight.inc()
-        if request.prompt is not None:
-            self._series.prompts().inc()
+        self._begun.begun(prompted=request.prompt is not None)
 
     def retried(self, provider: str, why: str) -> None:
         """Tell that the request is sent to a provider once more."""
@@ -181,7 +179,7 @@ class Facts:
         for call in turn.tool_calls:
             if (tool := injected and injected(call)) is None:
                 self._call(call, call.name, turn, {} if call.complete else {"partial": True})
-                self._series.selection(call.name).inc()
+                self._series.selected(call.name)
             elif not runs:
                 self._call(call, tool.name, turn, {}, injected=True, server_url=tool.server_url, error=_NOT_RUN)
         for thought in turn.thoughts:
@@ -201,7 +199,7 @@ class Facts:
         self.spans.called(call, outcome.result, outcome.error)
         took = {"duration_ms": round(outcome.duration * 1000, 1)}
         self._call(call, tool.name, turn, took, injected=True, server_url=tool.server_url, error=outcome.error)
-        self._series.invocation(tool.server, tool.name).inc()
+        self._series.invoked(tool.server, tool.name)
 
     def _call(
         self,
@@ -273,11 +271,7 @@ class Facts:
         self.spans.close()
         if self._end is None:
             return
-        series = self._series
-        self._inflight.dec()
-        series.ended(self._end.record.status).inc()
-        series.duration.observe(self._end.took)
-        series.overhead.observe(self._end.overhead)
+        self._series.ended(self._end.record.status, self._end.took, self._end.overhead, begun=self._begun)
         if _log.isEnabledFor(logging.INFO):
             self._write_line(self._end)
 
@@ -287,7 +281,7 @@ class Facts:
         Source: https://www.w3.org/TR/server-timing/, in milliseconds.
         """
         added = perf_counter() - self.began - self.waited
-        self._series.added_first_byte.observe(added)
+        self._series.answered(added)
         return b"aibridge;dur=%.2f, upstream;dur=%.1f" % (added * 1000, self.waited_for_upstream * 1000)
 
     def _tokens(self, turn: Turn, usage: Usage, now: datetime, *, partial: bool) -> None:
@@ -312,13 +306,7 @@ class Facts:
             before.cache_read + usage.cache_read,
             before.cache_write + usage.cache_write,
         )
-        count = self._series.count_tokens
-        count("input", usage.input)
-        count("output", usage.output)
-        count("cache_read_input_tokens", usage.cache_read)
-        count("cache_write_input_tokens", usage.cache_write)
-        for name, value in usage.extra.items():
-            count(name, value)
+        self._series.used(usage)
 
     def _safe(self, text: str | None) -> str | None:
         """A provider's words, without the credentials that it may quote."""

@@ -1,15 +1,20 @@
 """Prometheus metrics.
 
 Names and labels are those of docs/metrics.md. With several worker processes, `prometheus_client`'s multiprocess mode
-lets one scrape show the sum over them (https://prometheus.github.io/client_python/multiprocess/).
+lets one scrape show the sum over them (https://prometheus.github.io/client_python/multiprocess/), as far as each has
+settled its counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Metric
+
+from aibridge.observe.series import Histogram, Series
 
 MOST_VALUES = 1000
 """How many values a label has that clients choose; what comes after them reads `other`."""
@@ -41,14 +46,22 @@ class Labels:
 
 
 class Metrics:
-    """What the bridge counts, in a Prometheus registry; `namespace` is put before every name."""
+    """What the bridge counts, in a Prometheus registry; `namespace` is put before every name.
+
+    In the registry it is one collector, which settles what is counted before it shows it.
+    """
 
     def __init__(
         self, registry: CollectorRegistry = REGISTRY, *, namespace: str = "", most_values: int = MOST_VALUES
     ) -> None:
-        at: dict[str, Any] = {"registry": registry, "namespace": namespace}
+        self._all = CollectorRegistry()
+        at: dict[str, Any] = {"registry": self._all, "namespace": namespace}
+        self.counting = Lock()
+        """Held while a count changes."""
+        self.unsettled: set[Series] = set()
+        """Those that have counts to hand over."""
         self._models, self._tools, self._actors = Labels(most_values), Labels(most_values), Labels(most_values)
-        self._series: dict[tuple[str, ...], Series] = {}
+        self._series: dict[tuple[str, str, str, str, str, str], Series] = {}
         who = ("initiator_id", "client")
         self.interceptions = Counter(
             "interceptions",
@@ -143,6 +156,22 @@ class Metrics:
             buckets=_OVERHEADS,
             **at,
         )
+        registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """The names of all metrics, for a registry."""
+        return self._all.collect()
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics as they are now, for a registry."""
+        self.settle()
+        return self._all.collect()
+
+    def settle(self) -> None:
+        """Hand what was counted to `prometheus_client`: for another process that looks, or the end of this one."""
+        with self.counting:
+            while self.unsettled:
+                self.unsettled.pop().settle()
 
     def model(self, name: str) -> str:
         """A model's name as a label."""
@@ -154,13 +183,16 @@ class Metrics:
 
     def series(self, provider: str, model: str, route: str, method: str, initiator: str, client: str) -> Series:
         """What is counted for interceptions with these labels."""
+        labels = (provider, model, route, method, initiator, client)
+        if found := self._series.get(labels):
+            return found
         labels = (provider, self._models(model), route, method, self._actors(initiator), client)
-        found = self._series.get(labels)
-        if found is None:
+        if labels not in self._series:
             if len(self._series) >= MOST_SERIES:
                 self._series.clear()
-            found = self._series[labels] = Series(self, *labels)
-        return found
+                self.settle()
+            self._series[labels] = Series(self, *labels)
+        return self._series[labels]
 
     def breaker_changed(self, provider: str, endpoint: str, model: str, state: float) -> None:
         """A circuit breaker is closed (0), half-open (0.5) or open (1) from now on."""
@@ -176,53 +208,6 @@ class Metrics:
     def key_changed(self, provider: str, key: str, state: float) -> None:
         """A key of a provider that has several is well (0), limited (0.5) or refused (1) from now on."""
         self.key_state.labels(provider, key).set(state)
-
-
-class Series:
-    """The metrics of interceptions that share their labels, kept at hand: looking them up costs more than counting."""
-
-    def __init__(
-        self, metrics: Metrics, provider: str, model: str, route: str, method: str, initiator: str, client: str
-    ) -> None:
-        self.inflight = metrics.inflight.labels(provider, model, route)
-        self.duration = metrics.durations.labels(provider, model)
-        self.overhead = metrics.overhead.labels(provider)
-        self.added_first_byte = metrics.added_first_byte.labels(provider)
-        self._metrics = metrics
-        self._model = (provider, model)
-        self._who = (initiator, client)
-        self._route = (route, method)
-        self._ended: dict[str, Counter] = {}
-        self._tokens: dict[str, Counter] = {}
-        self._prompts: Counter | None = None
-
-    def ended(self, status: str) -> Counter:
-        """Interceptions that ended so."""
-        if status not in self._ended:
-            self._ended[status] = self._metrics.interceptions.labels(*self._model, status, *self._route, *self._who)
-        return self._ended[status]
-
-    def prompts(self) -> Counter:
-        """Prompts of users."""
-        if self._prompts is None:
-            self._prompts = self._metrics.prompts.labels(*self._model, *self._who)
-        return self._prompts
-
-    def count_tokens(self, kind: str, value: object) -> None:
-        """Add a count of tokens; what is no positive whole number is no count."""
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            return
-        if kind not in self._tokens:
-            self._tokens[kind] = self._metrics.tokens.labels(*self._model, kind, *self._who)
-        self._tokens[kind].inc(value)
-
-    def selection(self, tool: str) -> Counter:
-        """Calls of a client's own tool."""
-        return self._metrics.selections.labels(*self._model, self._metrics.tool(tool))
-
-    def invocation(self, server: str, tool: str) -> Counter:
-        """Calls of an injected tool."""
-        return self._metrics.invocations.labels(*self._model, server, self._metrics.tool(tool))
 
 
 @lru_cache(maxsize=1)

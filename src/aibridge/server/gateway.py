@@ -123,6 +123,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._bridge.shutdown(0)
+        self._vitals.look()  # for other workers, which go on telling of what this one did
         if self.tool_servers:
             await self.tool_servers.aclose()
         if self._memory:

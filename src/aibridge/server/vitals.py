@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from aibridge.mcp.servers import ToolServers
     from aibridge.server.forwarding import Forwarder
 
-EVERY = 2.0
-"""Seconds between two looks, so that a scrape of one worker tells of the others as well."""
+EVERY = 1.0
+"""Seconds between two looks: as old may be what a scrape of one worker tells of the others."""
 
 
 PATIENCE = 5.0
@@ -52,6 +52,7 @@ class Vitals:
         self._bridge.look()
         for state in self._tool_servers.states if self._tool_servers else ():
             self._metrics.mcp_connected.labels(state.name).set(state.connected)
+        self._metrics.settle()
 
     def problems(self) -> list[str]:
         """What keeps exchanges from being carried, or from being carried as they should."""
