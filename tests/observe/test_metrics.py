@@ -90,6 +90,15 @@ print(scrape(registry).decode())
 """
 
 
+def test_a_worker_that_just_begins_to_share_its_metrics_disturbs_nobody(tmp_path: Path) -> None:
+    """Its file is empty at first."""
+    (tmp_path / "counter_1.db").touch()
+    command = [sys.executable, "-c", _WORKER]
+    environment = os.environ | {MULTIPROCESS_DIR: str(tmp_path)}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "unrecorded_total 2.0" in told
+
+
 def test_of_workers_the_sum_is_shown_and_the_dead_have_nothing_in_flight(tmp_path: Path) -> None:
     environment = os.environ | {MULTIPROCESS_DIR: str(tmp_path)}
     for workers in (1, 2, 3):
