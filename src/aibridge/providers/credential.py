@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 
@@ -21,7 +22,7 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "proxy-
 """Headers by which clients send credentials: none of them is forwarded, the provider sets its own."""
 
 
-class Credential(msgspec.Struct, frozen=True):
+class Credential(msgspec.Struct, frozen=True, dict=True):
     """A secret, whose it is, and the header that carries it upstream."""
 
     kind: CredentialKind
@@ -34,7 +35,7 @@ class Credential(msgspec.Struct, frozen=True):
         """Without the secret."""
         return f"Credential({self.kind!r}, {self.hint!r})"
 
-    @property
+    @cached_property
     def hint(self) -> str:
         """A few characters of the secret, by which its owner knows it."""
         return masked(self.secret)

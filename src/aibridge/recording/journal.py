@@ -97,7 +97,7 @@ class Journal:
             if self._sealed:
                 raise RecordingError("the journal is closed")
             room = self._max_size + (self._backlog_size if keep else 0) - self._taken_up
-            if room > 0 and self._write_backlog() and self._write(entries):
+            if room > 0 and (not self._backlog or self._write_backlog()) and self._write(entries):
                 return True
             if keep:
                 self._put_off(entries)

@@ -152,7 +152,8 @@ class Breakers:
         breaker = self._at(key)
         before = breaker.state
         wait = breaker.admit(self.now())
-        self.tell(key, breaker, before)
+        if breaker.state is not before:
+            self.tell(key, breaker)
         if wait:
             if self._watcher:
                 self._watcher.breaker_rejected(*key)
@@ -176,9 +177,9 @@ class Breakers:
         """The time of the breakers' clock."""
         return self._clock()
 
-    def tell(self, key: Key, breaker: Breaker, before: State) -> None:
-        """Tell operators what has become of a breaker, if it is another state than `before`."""
-        if breaker.state is before or self._breakers.get(key) is not breaker:
+    def tell(self, key: Key, breaker: Breaker) -> None:
+        """Tell operators what has become of a breaker."""
+        if self._breakers.get(key) is not breaker:
             return
         facts = dict(zip(key._fields, key, strict=True))
         level = logging.WARNING if breaker.state is State.OPEN else logging.INFO
@@ -204,10 +205,9 @@ class Call:
         """The head of the answer is there."""
         if status in FAILURES:
             self._fail()
-        elif self.stands:
-            before = self._breaker.state
+        elif self.stands and self._breaker.state is State.HALF_OPEN:
             self._breaker.answered()
-            self._breakers.tell(self._key, self._breaker, before)
+            self._breakers.tell(self._key, self._breaker)
 
     def received(self, data: bytes) -> None:
         """A piece of the answer says nothing new."""
@@ -229,5 +229,6 @@ class Call:
         if self.stands and not self._over:
             before = self._breaker.state
             self._breaker.failed(self._breakers.now())
-            self._breakers.tell(self._key, self._breaker, before)
+            if self._breaker.state is not before:
+                self._breakers.tell(self._key, self._breaker)
         self._over = True

@@ -25,6 +25,8 @@ def told(usage: msgspec.Raw) -> dict[str, Any]:
 
 def count(value: Any) -> int:
     """A count of tokens; 0 for what is none. A negative one stays negative, for the caller to see."""
+    if type(value) is int and 0 <= value <= _MOST:  # as nearly all are
+        return value
     if isinstance(value, bool):
         return 0
     if isinstance(value, str) and _DIGITS.fullmatch(value):
@@ -39,10 +41,11 @@ def others(usage: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in usage.items():
         if isinstance(value, dict):
-            found.update((f"{name}.{inner}", v) for inner, v in value.items() if v is not None)
-        elif value is not None:
+            inner = {f"{name}.{each}": v for each, v in value.items() if v is not None}
+            found |= {name: v for name, v in inner.items() if name not in known}
+        elif value is not None and name not in known:
             found[name] = value
-    return {name: value for name, value in found.items() if name not in known}
+    return found
 
 
 def usage_of(uncached: int, output: int, read: int, written: int, raw: dict[str, Any], known: frozenset[str]) -> Usage:
@@ -51,6 +54,6 @@ def usage_of(uncached: int, output: int, read: int, written: int, raw: dict[str,
     `raw` is that object, whose `known` counters are told by the others.
     """
     extra = others(raw, known)
-    if min(uncached, output, read, written) < 0:
-        extra["raw_usage"] = raw
-    return Usage(max(0, uncached), max(0, output), max(0, read), max(0, written), extra)
+    if min(uncached, output, read, written) >= 0:
+        return Usage(uncached, output, read, written, extra)
+    return Usage(max(0, uncached), max(0, output), max(0, read), max(0, written), {**extra, "raw_usage": raw})
