@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from aibridge.observe.metrics import MOST_VALUES, Metrics
+from aibridge.server.vitals import EVERY
 
 from .pages import code, page, rows
 
@@ -18,6 +19,11 @@ def test_every_metric_is_there() -> None:
     }
     told = {(code(name)[0], kind, tuple(code(labels))) for name, kind, labels, _ in rows(page("metrics.md"))}
     assert told == there
+
+
+def test_how_old_the_figures_of_other_workers_are() -> None:
+    assert EVERY == 1
+    assert "within the last second" in page("metrics.md")
 
 
 def test_how_many_values_a_label_has() -> None:

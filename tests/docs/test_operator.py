@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from aibridge.observe.lines import PATIENCE
 from aibridge.server import settings
 from aibridge.server.gateway import Gateway
 from aibridge.server.loading import load
@@ -93,3 +94,7 @@ async def test_facts_in_the_log(provider: Provider, tmp_path: Path, caplog: pyte
     (line,) = [record for record in caplog.records if record.name == "aibridge.interceptions"]
     told = code(section(page("operator.md"), "Logs").partition("`aibridge.interceptions`")[2])
     assert told == list(getattr(line, "facts"))  # noqa: B009 - it comes with `extra`
+
+
+def test_how_long_a_line_waits() -> None:
+    assert f"within {PATIENCE * 1000:g} ms" in section(page("operator.md"), "Logs")

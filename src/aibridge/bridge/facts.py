@@ -341,7 +341,7 @@ class Facts:
                 output_tokens=usage.output,
                 cache_read_input_tokens=usage.cache_read,
                 cache_write_input_tokens=usage.cache_write,
-                duration_ms=round(ended.took * 1000, 1),
-                overhead_ms=round(ended.overhead * 1000, 2),
+                duration_ms=round(ended.took * 10_000) / 10,  # round(…, 1) goes by way of decimal text
+                overhead_ms=round(ended.overhead * 100_000) / 100,
             )
         )
