@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Protocol
 
 from aibridge.recording.stores import is_postgresql, sqlite_path
@@ -27,6 +27,9 @@ LIFETIME = 7 * 24 * 3600.0
 
 CACHE_SIZE = 16 << 20
 """How much is kept in memory beside the database, in bytes."""
+
+_FORGETTING = 3600.0
+"""Seconds after which what has expired is forgotten once more; it is not found even before that."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS aibridge_remembered_turns (
@@ -60,6 +63,7 @@ class CachedTurnMemory(ABC):
         self._lifetime = lifetime
         self._cache: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
         self._cached = 0
+        self._forget_at = 0.0  # by `monotonic`
 
     async def remember(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
         """Keep it, durably before this returns."""
@@ -67,6 +71,9 @@ class CachedTurnMemory(ABC):
             self._put(initiator_id, key, hidden)
         try:
             await self._write(initiator_id, keys, hidden)
+            if (now := monotonic()) >= self._forget_at:
+                self._forget_at = now + _FORGETTING
+                await self._forget()
         except self._faults as error:
             _log.warning("a turn is remembered by this process only, until the database can be written: %s", error)
 
@@ -92,7 +99,11 @@ class CachedTurnMemory(ABC):
 
     @abstractmethod
     async def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
-        """Keep it in the database, and forget there what has expired."""
+        """Keep it in the database."""
+
+    @abstractmethod
+    async def _forget(self) -> None:
+        """Remove from the database what has expired."""
 
     @abstractmethod
     async def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
@@ -129,15 +140,21 @@ class SQLiteTurnMemory(CachedTurnMemory):
     async def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
         await asyncio.to_thread(self._write_now, initiator_id, keys, hidden)
 
+    async def _forget(self) -> None:
+        await asyncio.to_thread(self._forget_now)
+
     async def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         return await asyncio.to_thread(self._read_now, initiator_id, keys)
 
     def _write_now(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
-        now = time()
+        expires_at = time() + self._lifetime
         with self._lock, self._open() as database:
-            rows = [(initiator_id, key, hidden, now + self._lifetime) for key in keys]
+            rows = [(initiator_id, key, hidden, expires_at) for key in keys]
             database.executemany("INSERT OR REPLACE INTO aibridge_remembered_turns VALUES (?, ?, ?, ?)", rows)
-            database.execute("DELETE FROM aibridge_remembered_turns WHERE expires_at < ?", (now,))
+
+    def _forget_now(self) -> None:
+        with self._lock, self._open() as database:
+            database.execute("DELETE FROM aibridge_remembered_turns WHERE expires_at < ?", (time(),))
 
     def _read_now(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -155,6 +172,8 @@ class SQLiteTurnMemory(CachedTurnMemory):
             connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
             try:
                 connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing
+                # Who stores records does it far more often, and nobody waits for that.
+                connection.execute("PRAGMA wal_autocheckpoint = 10000")
                 connection.executescript(_SCHEMA)
             except sqlite3.Error:
                 connection.close()

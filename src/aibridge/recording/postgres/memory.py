@@ -46,12 +46,15 @@ class PostgresTurnMemory(CachedTurnMemory):
             self._pool = None
 
     async def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
-        now = datetime.now(UTC)
-        expires_at = now + timedelta(seconds=self._lifetime)
+        expires_at = datetime.now(UTC) + timedelta(seconds=self._lifetime)
         with faults_told(self._url):
             async with asyncio.timeout(_TIMEOUT), (await self._connections()).acquire() as connection:
                 await connection.execute(_KEEP, initiator_id, sorted(set(keys)), hidden, expires_at)
-                await connection.execute(_FORGET, now)
+
+    async def _forget(self) -> None:
+        with faults_told(self._url):
+            async with asyncio.timeout(_TIMEOUT), (await self._connections()).acquire() as connection:
+                await connection.execute(_FORGET, datetime.now(UTC))
 
     async def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         with faults_told(self._url):
