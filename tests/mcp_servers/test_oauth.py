@@ -23,6 +23,7 @@ class AuthorizationServer:
 
     def __init__(self, protected: LegacyServer) -> None:
         self.given = 0
+        self.refuses = False
         self.url = ""
         self._protected = protected
         protected.refuse = self._refusal
@@ -49,6 +50,8 @@ class AuthorizationServer:
 
     async def token(self, request: web.Request) -> web.Response:
         asked = await request.post()
+        if self.refuses:
+            return web.json_response({"error": "invalid_client", "error_description": "no longer welcome"}, status=401)
         if request.headers.get("authorization") != BASIC or asked["grant_type"] != "client_credentials":
             return web.json_response({"error": "invalid_client"}, status=401)
         self.given += 1
@@ -91,6 +94,21 @@ async def test_a_token_is_fetched_used_and_renewed(
 
     assert (await servers.call(echo, "{}", ADA)).error is None
     assert authorization.given == 3
+
+
+async def test_a_token_that_can_not_be_renewed_costs_the_call(
+    start: Start, legacy: LegacyServer, authorization: AuthorizationServer
+) -> None:
+    servers = await start(config(legacy, authorization, "s3cret"))
+    echo = servers.catalogue().tools["bmcp_old_echo"]
+    authorization.given = 2  # the token that the gateway has is good no more
+    authorization.refuses = True
+
+    outcome = await servers.call(echo, "{}", ADA)
+
+    assert outcome.error
+    assert outcome.error.startswith("the tool could not be called: the authorization server gave no token")
+    assert "no longer welcome" not in outcome.error
 
 
 async def test_wrong_credentials_are_told_without_showing_them(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import anyio
 from mcp import Client, MCPError
+from mcp.client.auth import OAuthFlowError
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.types import Implementation
 
@@ -127,7 +128,7 @@ class Connection:
                     raise
             # A server that does not know the session has not looked at the call.
             return await (await self._connected()).call_tool(tool, arguments)
-        except aiohttp.ClientError as fault:
+        except (aiohttp.ClientError, OAuthFlowError) as fault:
             raise Unavailable(reason(fault)) from fault
 
     def _forget(self, task: asyncio.Task[Any]) -> None:

@@ -11,6 +11,10 @@ import aiohttp
 from aibridge.wire.sse import EventSplitter, data_of
 
 _FIELD = re.compile(rb"^(event|id|retry): ?([^\r\n]*)", re.MULTILINE)
+_LONGEST_RETRY = 9
+"""Digits."""
+_SHORTEST_WAIT = 0.01
+"""Seconds, whatever a server says."""
 
 
 @dataclass(slots=True)
@@ -49,8 +53,8 @@ class Events:
                     self._come.append(rest)
         event = self._come.popleft()
         fields = dict(_FIELD.findall(event))
-        if place := fields.get(b"id"):
+        if (place := fields.get(b"id")) and b"\0" not in place:
             self._place.id = place.decode(errors="replace")
         if (retry := fields.get(b"retry", b"")).isdigit():
-            self._place.retry = int(retry) / 1000
+            self._place.retry = max(int(retry[:_LONGEST_RETRY]) / 1000, _SHORTEST_WAIT)
         return fields.get(b"event", b"message").decode(errors="replace"), data_of(event)

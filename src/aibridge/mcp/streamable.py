@@ -35,6 +35,9 @@ _ACCEPTED = "application/json, text/event-stream"
 _ENDING_OTHERWISE = ("tools/call", "subscriptions/listen")
 """Requests that a server may take any time for: whoever sends them knows when to stop."""
 _GOODBYE_LIMIT = 2.0
+"""Seconds that a server may take to take note of the end."""
+_BETWEEN_STREAMS = 1.0
+"""Seconds at least between two streams of what a server says unasked."""
 _MOST_FAILURES = 2
 """In a row, before a stream is not asked for again."""
 
@@ -202,7 +205,7 @@ class _Posts(Outgoing):
             except (aiohttp.ClientError, OAuthFlowError, MCPError):
                 pass
             self._on_doubt()
-            await asyncio.sleep(place.retry)
+            await asyncio.sleep(max(place.retry, _BETWEEN_STREAMS))
 
 
 def _cancels(message: JSONRPCMessage) -> bool:
