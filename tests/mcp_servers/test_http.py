@@ -173,6 +173,17 @@ async def test_a_server_is_reached_by_the_proxy_that_is_set(start: Start, legacy
         await servers.aclose()
 
 
+async def test_a_proxy_that_does_not_connect_is_told(start: Start) -> None:
+    async with Proxy(password="s3cret") as proxy:
+        reaching = Reaching(proxy_of=Proxies(https=proxy.url).of)
+        servers = await start(
+            ServerConfig(name="old", url="https://tickets.example/mcp"), reaching=reaching, wait=False
+        )
+        await until(lambda: servers.states[0].error)
+        assert servers.states[0].error == "the proxy before the server refused to connect (407)"
+        await servers.aclose()
+
+
 async def test_an_authority_of_ones_own_is_trusted_where_the_settings_name_it(
     start: Start, legacy: LegacyServer, tmp_path: Path
 ) -> None:

@@ -32,7 +32,11 @@ def reason(fault: BaseException, refused_with: int | None = None) -> str:
             return "the server did not answer in time"
         case aiohttp.ClientSSLError():
             return "there is no secure connection to the server: see whether upstream.ca_file names its authority"
-        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
+        case aiohttp.ClientHttpProxyError(status=status):
+            return f"the proxy before the server refused to connect ({status})"
+        case aiohttp.ClientProxyConnectionError():
+            return "the proxy before the server can not be reached"
+        case aiohttp.ClientConnectorError():
             return "the server can not be reached"
         case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
             return "the server closed the connection"
