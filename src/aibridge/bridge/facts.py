@@ -37,6 +37,8 @@ _log = logging.getLogger("aibridge.interceptions")
 Injected: TypeAlias = Callable[[ToolCall], InjectedTool | None]
 """Gives the tool of a call that the gateway is to run; None where that is for the client."""
 
+_NO_USAGE = Usage()
+
 _NOT_RUN = "the answer was cut before the call"
 
 RETRY_AFTER = 5  # seconds, for a client that was refused because nothing can be recorded
@@ -86,7 +88,7 @@ class Facts:
         self._tried: list[dict[str, str]] = []
         self._asked_last: dict[str, Any] = {}
         self._secrets = {credential.secret: credential.hint}
-        self._usage = Usage()
+        self._usage = _NO_USAGE
         self._pending: list[Record] = []
         self.uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
         """In which records are written."""
@@ -248,8 +250,9 @@ class Facts:
         if self.ended:
             return
         self.ended = True
-        own = isinstance(error, Fault) and error.provider_type is None
+        own = False
         if isinstance(error, Fault):
+            own = error.provider_type is None
             error = ProviderError(error.kind.name.lower(), error.message)
         record = InterceptionEnded(
             interception_id=self.id,
@@ -299,13 +302,7 @@ class Facts:
                 created_at=now,
             )
         )
-        before = self._usage
-        self._usage = Usage(
-            before.input + usage.input,
-            before.output + usage.output,
-            before.cache_read + usage.cache_read,
-            before.cache_write + usage.cache_write,
-        )
+        self._usage = usage if self._usage is _NO_USAGE else _sum(self._usage, usage)
         self._series.used(usage)
 
     def _safe(self, text: str | None) -> str | None:
@@ -345,3 +342,13 @@ class Facts:
                 overhead_ms=round(ended.overhead * 100_000) / 100,
             )
         )
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    """What two turns used, as far as every provider counts it."""
+    return Usage(
+        one.input + other.input,
+        one.output + other.output,
+        one.cache_read + other.cache_read,
+        one.cache_write + other.cache_write,
+    )

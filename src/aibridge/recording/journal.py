@@ -104,17 +104,17 @@ class Journal:
             return False
 
     def _write(self, entries: bytes) -> bool:
-        if self._current is None and not self._open():
+        segment = self._current or self._open()
+        if segment is None:
             return False
-        assert self._current is not None
         try:
-            self._current.write(entries)
+            segment.write(entries)
         except OSError as error:
             self._fail(error)
             return False
         self._taken_up += len(entries)
         self._unwritable = None
-        if self._current.size > self._rotate_at:
+        if segment.size > self._rotate_at:
             self._rotate()
         return True
 
@@ -136,14 +136,14 @@ class Journal:
         self._backlog_bytes -= len(self._backlog.popleft())
         self._taken += 1
 
-    def _open(self) -> bool:
+    def _open(self) -> Segment | None:
         try:
             self._current = Segment.create(self.directory)
         except OSError as error:
             self._fail(error)
-            return False
+            return None
         self._rotate_at = self._segment_size
-        return True
+        return self._current
 
     def _rotate(self) -> None:
         old, self._current = self._current, None

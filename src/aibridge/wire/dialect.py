@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -27,8 +26,7 @@ class Usage(msgspec.Struct, frozen=True):
     """Every other counter, under the provider's own name; those of a nested object as `object.counter`."""
 
 
-@dataclass(slots=True)
-class ToolCall:
+class ToolCall(msgspec.Struct):
     """A tool call that the model asked for. `arguments` is the text that it sent."""
 
     id: str
@@ -54,8 +52,7 @@ class ProviderError(msgspec.Struct, frozen=True):
     message: str | None
 
 
-@dataclass(slots=True)
-class Turn:
+class Turn(msgspec.Struct):
     """What one answer of the provider showed."""
 
     response_id: str | None = None
@@ -63,8 +60,8 @@ class Turn:
     """None where the provider named none."""
     provider_usage: str | None = None
     """The provider's own usage object, as the JSON text that it sent; of what came in pieces, all of them in one."""
-    tool_calls: list[ToolCall] = field(default_factory=list)
-    thoughts: list[Thought] = field(default_factory=list)
+    tool_calls: list[ToolCall] = []
+    thoughts: list[Thought] = []
     stop_reason: str | None = None
     complete: bool = False
     """The answer came to the end that its dialect demands."""
