@@ -9,10 +9,10 @@ their interception began; what belongs to an interception that is not there yet 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import add
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from aibridge.records import Interception, Record, Status, TokenUsage, ToolUsage
 
@@ -49,16 +49,15 @@ class Whose(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an interception is counted: when it began, and whose it is."""
+    """Where something is counted: when its hour or its day begins, and whose it is."""
 
-    started_at: datetime
+    starts_at: datetime
     whose: Whose
 
 
 KEY = ("starts_at", *Whose._fields)
 
-Sums: TypeAlias = dict[tuple[datetime, Whose], Figures]
-"""Figures by the beginning of their hour or day, and by whose they are."""
+Key = TypeVar("Key", str, Place)
 
 
 class Outcome(NamedTuple):
@@ -69,49 +68,60 @@ class Outcome(NamedTuple):
     after: Status | None
 
 
+def hour_of(time: datetime) -> datetime:
+    """When the hour began that a time is in, in UTC."""
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
 def place_of(interception: Interception) -> Place:
-    """Where an interception is counted."""
+    """Where an interception is counted by the hour."""
     begun = interception
     whose = Whose(begun.initiator_id, begun.provider, begun.provider_name, begun.model, begun.client)
-    return Place(begun.started_at.astimezone(UTC), whose)
+    return Place(hour_of(begun.started_at), whose)
 
 
-def counted(fresh: Iterable[Record], outcomes: Iterable[Outcome]) -> dict[str, Figures]:
-    """What records that are stored for the first time, and outcomes, add to the sums, by interception."""
-    changes: dict[str, Figures] = {}
-
-    def change(name: str, figures: Figures) -> None:
-        changes[name] = added(changes[name], figures) if name in changes else figures
-
+def counted(fresh: Iterable[Record], outcomes: Iterable[Outcome]) -> list[tuple[str, Figures]]:
+    """What records that are stored for the first time, and outcomes, add to the sums: each with its interception."""
+    changes: list[tuple[str, Figures]] = []
     for record in fresh:
         if isinstance(record, Interception):
-            change(record.id, _INTERCEPTION)
+            changes.append((record.id, _INTERCEPTION))
         elif isinstance(record, TokenUsage):
             tokens = record.input_tokens, record.output_tokens
             cache = record.cache_read_input_tokens, record.cache_write_input_tokens
-            change(record.interception_id, (0, 0, 0, 1, 0, *tokens, *cache))
+            changes.append((record.interception_id, (0, 0, 0, 1, 0, *tokens, *cache)))
         elif isinstance(record, ToolUsage):
-            change(record.interception_id, _TOOL_CALL)
+            changes.append((record.interception_id, _TOOL_CALL))
     for name, before, after in outcomes:
         failed = (after == "failed") - (before == "failed")
         cancelled = (after == "cancelled") - (before == "cancelled")
         if failed or cancelled:
-            change(name, _figures(failed=failed, cancelled=cancelled))
+            changes.append((name, _figures(failed=failed, cancelled=cancelled)))
     return changes
 
 
-def by_time(changes: Mapping[str, Figures], places: Mapping[str, Place]) -> tuple[Sums, Sums]:
-    """What changes come to by the hour and by the day; those of interceptions without a place are left out."""
-    hours: Sums = {}
-    days: Sums = {}
-    for name, figures in changes.items():
-        if place := places.get(name):
-            key = place.started_at.replace(minute=0, second=0, microsecond=0), place.whose
-            hours[key] = added(hours[key], figures) if key in hours else figures
-    for (hour, whose), figures in hours.items():
-        key = hour.replace(hour=0), whose
-        days[key] = added(days[key], figures) if key in days else figures
-    return hours, days
+def added_up(changes: Iterable[tuple[Key, Figures]]) -> dict[Key, Figures]:
+    """The sums of figures, by what they are told with."""
+    apart: defaultdict[Key, list[Figures]] = defaultdict(list)
+    for key, figures in changes:
+        apart[key].append(figures)
+    return {key: tuple(min(sum(column), MOST) for column in zip(*all_of, strict=True)) for key, all_of in apart.items()}
+
+
+class Additions(NamedTuple):
+    """What is to be added to the sums."""
+
+    hours: dict[Place, Figures]
+    days: dict[Place, Figures]
+    early: dict[str, Figures]
+    """Of interceptions that are not there yet."""
+
+
+def additions(changes: Sequence[tuple[str, Figures]], places: Mapping[str, Place]) -> Additions:
+    """What changes come to, with the places of those interceptions that are there."""
+    hours = added_up([(places[name], figures) for name, figures in changes if name in places])
+    days = added_up([(Place(hour.replace(hour=0), whose), figures) for (hour, whose), figures in hours.items()])
+    return Additions(hours, days, added_up([change for change in changes if change[0] not in places]))
 
 
 class Cutting(NamedTuple):
@@ -179,9 +189,3 @@ def _figures(**named: int) -> Figures:
 
 
 _INTERCEPTION, _TOOL_CALL = _figures(interceptions=1), _figures(tool_calls=1)
-
-
-def added(one: Figures, other: Figures) -> Figures:
-    """Two sums together."""
-    total = tuple(map(add, one, other))
-    return total if max(total) <= MOST else tuple(min(each, MOST) for each in total)

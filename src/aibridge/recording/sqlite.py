@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -186,25 +187,54 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _store(db: sqlite3.Connection, records: Sequence[Record]) -> None:
+    """Keep records as if all were new; where one is there already, as after a crash, only those that are new."""
     groups: defaultdict[type[Any], list[Any]] = defaultdict(list)
     for record in records:
         groups[type(record)].append(record)
+    try:
+        with _transaction(db):
+            _add(db, groups)
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise
+        with _transaction(db):
+            for record_type in _TABLES:
+                groups[record_type] = _fresh(db, record_type, groups[record_type])
+            _add(db, groups)
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
-        ends = merged([*_waiting_ends(db, groups[Interception]), *groups[InterceptionEnded]])
-        fresh: list[Any] = []
-        for record_type, statement in _INSERTS.items():
-            rows = [_row(each, ends) for each in groups[record_type]]
-            inserted = {name for (name,) in execute_rows(db, statement, rows)}
-            fresh += {each.id: each for each in groups[record_type] if each.id in inserted}.values()
-        outcomes = _end(db, ends, {each.id for each in fresh if type(each) is Interception})
-        link(db, groups[Interception], groups[ToolUsage])
-        count(db, fresh, outcomes)
+        yield
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _fresh(db: sqlite3.Connection, record_type: type[Any], records: Sequence[Any]) -> list[Any]:
+    """Those records that are not there yet, each once."""
+    first = {record.id: record for record in reversed(records)}
+    there = {name for (name,) in db.execute(_THERE[record_type], (_json([*first]),))}
+    return [record for name, record in reversed(first.items()) if name not in there]
+
+
+def _add(db: sqlite3.Connection, groups: Mapping[type[Any], list[Any]]) -> None:
+    """Add records, by their types, that are not there yet, and what follows from them."""
+    begun, calls = groups[Interception], groups[ToolUsage]
+    ends = merged([*_waiting_ends(db, begun), *groups[InterceptionEnded]])
+    for record_type, statement in _INSERTS.items():
+        if record_type is Interception:
+            rows = [_begun(each, ends.get(each.id)) for each in begun]
+        else:
+            rows = [*map(_ROWS[record_type], groups[record_type])]
+        execute_rows(db, statement, rows)
+    outcomes = _end(db, ends, {each.id for each in begun})
+    askers = count(db, chain(begun, groups[TokenUsage], calls), begun, outcomes)
+    link(db, begun, calls, askers)
 
 
 def _end(db: sqlite3.Connection, ends: Mapping[str, InterceptionEnded], begun: Set[str]) -> list[Outcome]:
@@ -249,35 +279,41 @@ def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
 def _insert(record_type: type[Any], table: str) -> str:
     outcome = OUTCOME if record_type is Interception else ()
     columns = ", ".join((*record_type.__struct_fields__, *outcome))
-    return f"INSERT INTO {table} ({columns}) VALUES {{rows}} ON CONFLICT (id) DO NOTHING RETURNING id"  # noqa: S608
+    return f"INSERT INTO {table} ({columns}) VALUES {{rows}}"  # noqa: S608 - the table is one of _TABLES
 
 
 _INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}
-
-
-def _row(record: Any, ends: Mapping[str, InterceptionEnded]) -> list[object]:
-    """A record as a row. An interception comes with its end, where that is there as well."""
-    outcome: tuple[object, ...] = ()
-    if type(record) is Interception:
-        end = ends.get(record.id)
-        record, outcome = (with_end(record, end), _outcome(end)[:-1]) if end else (record, _NO_OUTCOME)
-    values = list(msgspec.structs.astuple(record))
-    for at, column in _COLUMNS[type(record)]:
-        values[at] = column(values[at])
-    return [*values, *outcome]
+_THERE = {
+    record_type: f"SELECT id FROM {table} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - as above
+    for record_type, table in _TABLES.items()
+}
 
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _metadata(value: dict[str, Any]) -> str:
-    return _json(value) if value else "{}"
+def _row_maker(record_type: type[Any]) -> Callable[[Any], list[object]]:
+    """What makes a row of a record: its fields, with those written that are no values that SQLite has."""
+    fields = record_type.__struct_fields__
+    metadata = fields.index("metadata")
+    time = fields.index("started_at" if record_type is Interception else "created_at")
+
+    def row(record: Any) -> list[object]:
+        values = list(msgspec.structs.astuple(record))
+        values[metadata] = _json(values[metadata]) if values[metadata] else "{}"
+        values[time] = utc(values[time])
+        return values
+
+    return row
 
 
-_WRITTEN: dict[str, Callable[[Any], str]] = {"started_at": utc, "created_at": utc, "metadata": _metadata}
-_COLUMNS = {
-    record_type: [(at, _WRITTEN[name]) for at, name in enumerate(record_type.__struct_fields__) if name in _WRITTEN]
-    for record_type in _TABLES
-}
-"""Which fields of a record are no values that SQLite has, by their places, and how they are written."""
+_ROWS = {record_type: _row_maker(record_type) for record_type in _TABLES}
+
+
+def _begun(interception: Interception, end: InterceptionEnded | None) -> list[object]:
+    """An interception as a row, with its end where that is there as well."""
+    row = _ROWS[Interception]
+    if end is None:
+        return [*row(interception), *_NO_OUTCOME]
+    return [*row(with_end(interception, end)), *_outcome(end)[:-1]]

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
-from typing import Any
 
 import msgspec
 
 _encode = msgspec.json.Encoder().encode
 
-_ROWS = 16
-"""How many rows one statement takes: between statements the thread asks for the interpreter, which others need."""
+_SIZES = (128, 32, 8, 2, 1)
+"""How many rows a statement may take: many, for each statement finds its places in the indexes anew, and between
+statements the thread asks for the interpreter, which others need; and few sizes, so that all stay prepared."""
 
 
-def execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> list[Any]:
-    """Execute a statement with some rows at a time in place of its `{rows}`; what it returns."""
-    returned: list[Any] = []
-    for start in range(0, len(rows), _ROWS):
-        some = rows[start : start + _ROWS]
-        values = list(chain.from_iterable(some))
-        returned += db.execute(_with_marks(statement, len(some), len(some[0])), values).fetchall()
-    return returned
+def execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Execute a statement with some rows at a time in place of its `{rows}`."""
+    start = 0
+    for size in _SIZES:
+        while len(rows) - start >= size:
+            some = rows[start : start + size]
+            db.execute(_with_marks(statement, size, len(some[0])), list(chain.from_iterable(some)))
+            start += size
 
 
 @lru_cache(maxsize=256)

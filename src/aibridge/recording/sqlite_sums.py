@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -15,13 +15,13 @@ from aibridge.recording.rollups import (
     KEY,
     MOST,
     Cutting,
+    Figures,
     Outcome,
     Place,
-    Sums,
     Whose,
-    added,
-    by_time,
+    additions,
     counted,
+    hour_of,
     place_of,
     rebuilding,
 )
@@ -57,24 +57,33 @@ CUTTING = Cutting(
 )
 
 
-def count(db: sqlite3.Connection, fresh: Sequence[Record], outcomes: Sequence[Outcome]) -> None:
-    """Add to the sums what records that were not there before come to."""
+def count(
+    db: sqlite3.Connection, fresh: Iterable[Record], begun: Sequence[Interception], outcomes: Sequence[Outcome]
+) -> list[str]:
+    """Add to the sums what records that were not there before come to; `begun` are the interceptions among them.
+
+    Those interceptions are returned whose tool usages were there before them.
+    """
     changes = counted(fresh, outcomes)
-    places = {record.id: place_of(record) for record in fresh if isinstance(record, Interception)}
+    places = {record.id: place_of(record) for record in begun}
+    askers = []
     if places and db.execute(_ANY_EARLY_FIGURES).fetchone():
         for name, *figures in db.execute(_TAKE_EARLY_FIGURES, (_ids(places),)).fetchall():
-            changes[name] = added(changes[name], tuple(figures))
-    elsewhere = [name for name in changes if name not in places]
+            changes.append((name, tuple(figures)))
+            if figures[FIGURES.index("tool_calls")]:
+                askers.append(name)
+    elsewhere = {name for name, _ in changes if name not in places}
     if elsewhere:
         for name, started_at, *whose in db.execute(_PLACES, (_ids(elsewhere),)):
-            places[name] = Place(datetime.fromisoformat(started_at), Whose(*whose))
-    hours, days = by_time(changes, places)
+            places[name] = Place(hour_of(datetime.fromisoformat(started_at)), Whose(*whose))
+    hours, days, early = additions(changes, places)
     execute_rows(db, _ADD_HOURS, _sum_rows(hours))
     execute_rows(db, _ADD_DAYS, _sum_rows(days))
-    execute_rows(db, _KEEP_EARLY_FIGURES, [(name, *changes[name]) for name in elsewhere if name not in places])
+    execute_rows(db, _KEEP_EARLY_FIGURES, [(name, *figures) for name, figures in early.items()])
+    return askers
 
 
-def _sum_rows(sums: Sums) -> list[tuple[object, ...]]:
+def _sum_rows(sums: Mapping[Place, Figures]) -> list[tuple[object, ...]]:
     return [(utc(start), *whose, *figures) for (start, whose), figures in sums.items()]
 
 

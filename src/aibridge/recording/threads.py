@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from aibridge.recording.sqlite_rows import utc
 from aibridge.records import Interception, ToolUsage
 
-# Who may have waited for the tool usages that are in this batch, or whose interception is.
+# Who may have waited for tool usages, or for those of interceptions.
 _WAITING = """
 SELECT answer.started_at, answer.id
 FROM aibridge_tool_usages AS call
@@ -26,11 +27,6 @@ WHERE answer.initiator_id = asker.initiator_id AND call.{column} IN (SELECT valu
 """
 _WAITING_FOR_CALL = _WAITING.format(column="id")
 _WAITING_FOR_ASKER = _WAITING.format(column="interception_id")
-
-_ANSWERS = """
-SELECT started_at, id FROM aibridge_interceptions
-WHERE id IN (SELECT value FROM json_each(?)) AND correlating_tool_call_id IS NOT NULL
-"""
 
 # CROSS JOIN keeps SQLite to this order: the answer, then its calls from the newest on, until one's asker fits.
 _PARENT = """
@@ -58,20 +54,25 @@ UPDATE aibridge_interceptions SET thread_root_id = ? WHERE id IN thread
 """
 
 
-def link(db: sqlite3.Connection, interceptions: Sequence[Interception], tools: Sequence[ToolUsage]) -> None:
-    """Link what a batch may have changed, within the transaction that stored it."""
-    begun = _ids(interceptions)
-    affected = {
-        *db.execute(_ANSWERS, begun),
-        *db.execute(_WAITING_FOR_ASKER, begun),
-        *db.execute(_WAITING_FOR_CALL, _ids(tools)),
-    }
+def link(
+    db: sqlite3.Connection, begun: Iterable[Interception], calls: Sequence[ToolUsage], askers: Sequence[str]
+) -> None:
+    """Link what a batch may have changed, within the transaction that stored it.
+
+    `begun` are its interceptions that were not there before, `calls` its tool usages, `askers` those of its
+    interceptions whose tool usages were stored before.
+    """
+    affected = {(utc(each.started_at), each.id) for each in begun if each.correlating_tool_call_id is not None}
+    if askers:
+        affected.update(db.execute(_WAITING_FOR_ASKER, _as_json(askers)))
+    if calls:
+        affected.update(db.execute(_WAITING_FOR_CALL, _as_json([call.id for call in calls])))
     _relink(db, [answer for _, answer in sorted(affected)])
 
 
-def _ids(records: Sequence[Interception] | Sequence[ToolUsage]) -> tuple[str]:
+def _as_json(ids: Sequence[str]) -> tuple[str]:
     """Ids as one JSON text: to ask for all of them at once costs far less than one after another."""
-    return (msgspec.json.encode([record.id for record in records]).decode(),)
+    return (msgspec.json.encode(ids).decode(),)
 
 
 def _relink(db: sqlite3.Connection, answers: Iterable[str]) -> None:

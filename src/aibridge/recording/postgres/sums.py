@@ -11,13 +11,13 @@ from aibridge.recording.rollups import (
     FIGURES,
     MOST,
     Cutting,
+    Figures,
     Outcome,
     Place,
-    Sums,
     Whose,
-    added,
-    by_time,
+    additions,
     counted,
+    hour_of,
     place_of,
     rebuilding,
 )
@@ -69,22 +69,25 @@ async def count(
     askers = []
     if begun:
         for name, *figures in await connection.fetch(_TAKE_EARLY_FIGURES, [*begun]):
-            changes[str(name)] = added(changes[str(name)], tuple(figures))
+            changes.append((str(name), tuple(figures)))
             if figures[FIGURES.index("tool_calls")]:
                 askers.append(str(name))
-    elsewhere = [name for name in changes if name not in places]
+    elsewhere = {name for name, _ in changes if name not in places}
     if elsewhere:
-        for name, started_at, *whose in await connection.fetch(_PLACES, elsewhere):
-            places[str(name)] = Place(started_at, Whose(*whose))
-    hours, days = by_time(changes, places)
-    early = [(name, *changes[name]) for name in elsewhere if name not in places]
-    for statement, rows in ((_ADD_HOURS, _sum_rows(hours)), (_ADD_DAYS, _sum_rows(days)), (_KEEP_EARLY_FIGURES, early)):
+        for name, started_at, *whose in await connection.fetch(_PLACES, [*elsewhere]):
+            places[str(name)] = Place(hour_of(started_at), Whose(*whose))
+    hours, days, early = additions(changes, places)
+    for statement, rows in (
+        (_ADD_HOURS, _sum_rows(hours)),
+        (_ADD_DAYS, _sum_rows(days)),
+        (_KEEP_EARLY_FIGURES, [(name, *figures) for name, figures in early.items()]),
+    ):
         if rows:
             await connection.execute(statement, *map(list, zip(*rows, strict=True)))
     return askers
 
 
-def _sum_rows(sums: Sums) -> list[tuple[object, ...]]:
+def _sum_rows(sums: Mapping[Place, Figures]) -> list[tuple[object, ...]]:
     return [(start, *whose, *figures) for (start, whose), figures in sums.items()]
 
 
