@@ -110,11 +110,8 @@ SESSIONS: dict[str, tuple[_Source, ...]] = {
 
 _ANY_OTHER: tuple[_Source, ...] = (_cache_key,)
 
-SUB_AGENT_HEADERS = (
-    "x-claude-code-agent-id",
-    "x-codex-parent-thread-id",
-    "x-openai-subagent",
-    "x-parent-session-id",
+SUB_AGENT_HEADERS = frozenset(
+    {"x-claude-code-agent-id", "x-codex-parent-thread-id", "x-openai-subagent", "x-parent-session-id"}
 )
 """Headers that only a sub-agent sends; it keeps the session of its parent."""
 
@@ -128,7 +125,7 @@ def identify(headers: Headers, hints: SessionHints) -> Client:
         "x-claude-code-session-id" in headers or hints.user_id is not None,
         "x-cursor-client-version" in headers,
     )
-    metadata = {header: headers[header] for header in SUB_AGENT_HEADERS if header in headers}
+    metadata = {header: headers[header] for header in sorted(SUB_AGENT_HEADERS.intersection(headers))}
     return Client(name, _session(name, headers, hints), metadata)
 
 

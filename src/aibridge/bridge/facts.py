@@ -55,6 +55,17 @@ class _End(NamedTuple):
 class Facts:
     """Hands the facts of one interception to the recorder, the metrics, the tracer and the log."""
 
+    ended = False
+    waited = 0.0
+    """Seconds spent waiting for the client, the upstream or a tool."""
+    waited_for_upstream = 0.0
+    """Seconds from sending the request upstream to the head of the answer."""
+    uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
+    """In which records are written."""
+    _end: _End | None = None
+    _usage = _NO_USAGE
+    _asked_last: dict[str, Any] | None = None
+
     def __init__(
         self,
         interception_id: str,
@@ -71,13 +82,7 @@ class Facts:
     ) -> None:
         self.id = interception_id
         self.spans = spans
-        self.ended = False
-        self._end: _End | None = None
         self.began = perf_counter()
-        self.waited = 0.0
-        """Seconds spent waiting for the client, the upstream or a tool."""
-        self.waited_for_upstream = 0.0
-        """Seconds from sending the request upstream to the head of the answer."""
         self._provider, self._route = provider, route
         self._actor, self._request, self._client, self._credential = actor, request, client, credential
         self._record, self._metrics = record, metrics
@@ -86,12 +91,8 @@ class Facts:
         self._begun = self._series
         self._retries: list[str] = []
         self._tried: list[dict[str, str]] = []
-        self._asked_last: dict[str, Any] = {}
-        self._secrets = {credential.secret: credential.hint}
-        self._usage = _NO_USAGE
+        self._credentials = [credential]
         self._pending: list[Record] = []
-        self.uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
-        """In which records are written."""
 
     async def begin(self, user_agent: str | None, via: str | None = None) -> None:
         """Tell that the interception begins, `via` a route of several providers or none.
@@ -167,7 +168,7 @@ class Facts:
         if provider is not self._provider:
             self._series = self._metrics.series(provider.name, *self._labels)
         self._provider = provider
-        self._secrets[credential.secret] = credential.hint
+        self._credentials.append(credential)
 
     def turn(self, turn: Turn, *, cut: bool, injected: Injected | None = None, runs: bool = False) -> None:
         """Tell what one turn showed, to be kept by the next `keep` or `end`; where it was cut, its counts are partial.
@@ -307,15 +308,15 @@ class Facts:
 
     def _safe(self, text: str | None) -> str | None:
         """A provider's words, without the credentials that it may quote."""
-        for secret, hint in self._secrets.items():
-            text = text.replace(secret, hint) if text and secret else text
+        for credential in self._credentials:
+            text = text.replace(credential.secret, credential.hint) if text and credential.secret else text
         return text
 
     def _outcome(self) -> dict[str, Any]:
         """What is known at the end only."""
         metadata: dict[str, Any] = {"retries": self._retries} if self._retries else {}
         if self._tried:
-            metadata |= {"tried": self._tried, **self._asked_last}
+            metadata |= {"tried": self._tried, **(self._asked_last or {})}
         return metadata
 
     def _write_line(self, ended: _End) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 from zlib import crc32
 
@@ -48,8 +49,12 @@ def as_json(record: Record) -> bytes:
 
 def encode(record: Record) -> bytes:
     """Write a record as a line; raises what `as_json` does."""
-    body = as_json(record)
-    return b"%08x %b\n" % (crc32(body), body)
+    return encode_all((record,))
+
+
+def encode_all(records: Iterable[Record]) -> bytes:
+    """Write records as a line each; raises what `as_json` does."""
+    return b"".join([b"%08x %b\n" % (crc32(body), body) for body in map(as_json, records)])
 
 
 def json_of(record: Record) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from aibridge.errors import RecordingError
-from aibridge.recording.entries import encode
+from aibridge.recording.entries import encode_all
 from aibridge.recording.segment import HEADER, SUFFIX, Segment
 from aibridge.records import Record
 
@@ -90,7 +90,7 @@ class Journal:
         the journal is closed or a record has metadata that JSON can not express.
         """
         try:
-            entries = b"".join([encode(record) for record in records])
+            entries = encode_all(records)
         except (TypeError, ValueError, RecursionError) as error:
             raise RecordingError(f"a record holds what can not be written as JSON: {error}") from error
         with self._lock:

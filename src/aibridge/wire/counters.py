@@ -40,11 +40,13 @@ def others(usage: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """Every counter but the `known` ones, under its own name; those of a nested object as `object.counter`."""
     found: dict[str, Any] = {}
     for name, value in usage.items():
-        if isinstance(value, dict):
-            inner = {f"{name}.{each}": v for each, v in value.items() if v is not None}
-            found |= {name: v for name, v in inner.items() if name not in known}
-        elif value is not None and name not in known:
-            found[name] = value
+        if type(value) is not dict:
+            if name not in known and value is not None:
+                found[name] = value
+            continue
+        for each, inner in value.items():
+            if inner is not None and (path := f"{name}.{each}") not in known:
+                found[path] = inner
     return found
 
 
