@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from aibridge.observe import metrics as there
 from aibridge.observe.metrics import Metrics
-from aibridge.observe.series import Histogram, Observations, Series
+from aibridge.observe.observations import Histogram, Observations
+from aibridge.observe.series import Series
 from aibridge.wire.dialect import Usage
 
 AT = {"provider": "anthropic", "model": "m"}

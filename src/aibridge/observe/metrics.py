@@ -14,7 +14,8 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Metric
 
-from aibridge.observe.series import Histogram, Series
+from aibridge.observe.observations import Histogram
+from aibridge.observe.series import Series
 
 MOST_VALUES = 1000
 """How many values a label has that clients choose; what comes after them reads `other`."""
