@@ -103,7 +103,7 @@ async def test_workers_that_are_killed_lose_nothing(provider: Provider, tmp_path
         rows = {row["id"]: row for row in gateway.rows("interceptions")}
         assert rows.keys() == done | {after.id} | {answer.id for answer in cut}
         assert [rows[answer.id]["ended_at"] for answer in cut] == [None] * 6
-        assert gateway.total("interceptions_inflight") == 0
+        await until(lambda: gateway.total("interceptions_inflight") == 0, "nothing is told to be in flight")
         turn.set()
 
 

@@ -132,7 +132,7 @@ class Gateway:
         """The process ids of the workers."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in children if b"spawn_main" in _command(pid)]
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table, without `aibridge_` before its name; JSON columns decoded."""
@@ -166,6 +166,14 @@ class Gateway:
             for series, value in self.metrics().items()
             if series.partition("{")[0] == f"aibridge_{name}" and all(each in series for each in wanted)
         )
+
+
+def _command(pid: str) -> bytes:
+    """The command line of a process; nothing if it has just ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 @contextmanager
