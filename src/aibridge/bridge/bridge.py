@@ -31,6 +31,7 @@ from aibridge.bridge.passthrough import Proxied
 from aibridge.bridge.response_ids import led_on
 from aibridge.bridge.routing import Route, Routes, path_of
 from aibridge.bridge.tool_run import ToolRun
+from aibridge.bridge.watch import Watch, Why
 from aibridge.clients import KEEPS_ONE_ID, identify
 from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import Toolbox
@@ -64,7 +65,7 @@ _AFTER_DEADLINE = 5.0  # seconds for exchanges that were cut to write their reco
 
 
 class _Exchange(Protocol):
-    def stop(self) -> None: ...
+    watch: Watch
 
     async def carry(self) -> None: ...
 
@@ -143,7 +144,7 @@ class RequestBridge:
         self._max_turns = max_turns
         self._max_body_size = max_body_size
         self._grace = grace
-        self._running: dict[asyncio.Task[None], _Exchange] = {}
+        self._running: set[_Exchange] = set()
         self._stopping = False
 
     @property
@@ -171,13 +172,15 @@ class RequestBridge:
     async def shutdown(self, grace: float) -> None:
         """Refuse new requests, let those that run finish within `grace` seconds, cut the rest; each is recorded."""
         self._stopping = True
-        if self._running:
-            await asyncio.wait([*self._running], timeout=grace)
-        for exchange in self._running.values():
-            exchange.stop()
-        if self._running:
-            await asyncio.wait([*self._running], timeout=_AFTER_DEADLINE)
+        await self._ended(grace)
+        for exchange in self._running:
+            exchange.watch.interrupt(Why.SHUTDOWN)
+        await self._ended(_AFTER_DEADLINE)
         await self._upstream.aclose()
+
+    async def _ended(self, timeout: float) -> None:  # noqa: ASYNC109  # a limit of its own, not a cancellation
+        if self._running:
+            await asyncio.wait([exchange.watch.task for exchange in self._running], timeout=timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (or WebSocket handshake, or lifespan) of an ASGI server."""
@@ -212,21 +215,16 @@ class RequestBridge:
             await self._refuse(exchange_id, route, own, send)
         else:
             if exchange:
-                await self._run(exchange)
+                self._running.add(exchange)
+                try:
+                    await exchange.carry()
+                finally:
+                    self._running.remove(exchange)
 
     async def _refuse(self, exchange_id: str, route: Route | None, fault: Fault, send: Send) -> None:
         dialect = route and (route.dialect or route.provider.dialect)
         body = dialect.error_body(fault, exchange_id) if dialect else openai.error_body(fault)
         await refuse(send, fault, body, exchange_id)
-
-    async def _run(self, exchange: _Exchange) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._running[task] = exchange
-        try:
-            await exchange.carry()
-        finally:
-            del self._running[task]
 
     async def _accept(
         self, exchange_id: str, scope: Scope, receive: Receive, send: Send, path: str, route: Route | None

@@ -48,23 +48,19 @@ class Carrier:
         self._dialect, self._request, self._sending = dialect, request, sending
         self._facts, self._upstream, self._send = facts, upstream, send
         self._tools = tools
-        self._watch = Watch(receive)
-        facts.uninterrupted = self._watch.held
+        self.watch = Watch(receive)
+        facts.uninterrupted = self.watch.held
         self._status: int | None = None  # that the client was answered with, once it was
         self._answer: Answer | None = None  # the last one
         self._told = True  # what the turn showed is recorded
         self._streams = False
         self._reading: Reading | None = None
 
-    def stop(self) -> None:
-        """The gateway can not wait any longer: the exchange is cut, and recorded."""
-        self._watch.interrupt(Why.SHUTDOWN)
-
     async def carry(self) -> None:
         """Send the request, relay the answer, and record what it showed."""
         self._facts.spans.processing()
         try:
-            with self._watch:
+            with self.watch:
                 await self._converse()
         except Interrupted as interrupted:
             if interrupted.why is Why.CLIENT_LEFT:

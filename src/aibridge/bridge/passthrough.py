@@ -31,12 +31,8 @@ class Proxied:
     ) -> None:
         self._id, self._dialect, self._sending, self._upstream = exchange_id, dialect, sending, upstream
         self._send, self._spans = send, spans
-        self._watch = Watch(receive)
+        self.watch = Watch(receive)
         self._begun = False
-
-    def stop(self) -> None:
-        """The gateway can not wait any longer."""
-        self._watch.interrupt(Why.SHUTDOWN)
 
     async def carry(self) -> None:
         """Send the request, and relay the answer; one that breaks off is left unfinished."""
@@ -48,7 +44,7 @@ class Proxied:
     async def _carry(self) -> None:
         fault: Fault
         try:
-            with self._watch:
+            with self.watch:
                 await self._relay()
             return
         except Interrupted as interrupted:

@@ -28,18 +28,21 @@ class Interrupted(Exception):
 
 
 class Watch:
-    """While it is entered, interrupts its task when the client leaves or somebody says so: `Interrupted` is raised."""
+    """While it is entered, interrupts its task when the client leaves or somebody says so: `Interrupted` is raised.
+
+    Its task is the one that makes it.
+    """
 
     def __init__(self, receive: Receive) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
         self._receive = receive
         self._why: Why | None = None
         self._held = False
         self._listening: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Watch:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
         self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._begin_to_listen)
         return self
 
@@ -48,7 +51,7 @@ class Watch:
         if self._why is None:
             self._why = why
             if not self._held:
-                self._task.cancel()
+                self.task.cancel()
 
     def held(self) -> _Hold:
         """Let nothing interrupt what is done meanwhile, such as writing a record; what would have, does so after it."""
@@ -62,7 +65,7 @@ class Watch:
         """Interrupt again; also what was to be interrupted meanwhile."""
         self._held = False
         if self._why is not None:
-            self._task.cancel()
+            self.task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -72,7 +75,7 @@ class Watch:
             self._listening.cancel()
         if self._why is None:
             return
-        others = self._task.uncancel()  # somebody else may have cancelled the task as well
+        others = self.task.uncancel()  # somebody else may have cancelled the task as well
         if kind is asyncio.CancelledError and others == 0:
             raise Interrupted(self._why) from None
 
