@@ -74,15 +74,16 @@ class Attempt(NamedTuple):
 class Attempts:
     """The attempts of one request. Times are in seconds, and never fall."""
 
+    verdict: Fault | None = None
+    """What the client is told in the end; None where that is what came of the last attempt."""
+    _asked = False
+    _retries = 0  # at the provider that is asked
+
     def __init__(self, ways: Sequence[Way]) -> None:
         self.tried: list[Tried] = []
         """What was left, or could not be taken, in this order."""
-        self.verdict: Fault | None = None
-        """What the client is told in the end; None where that is what came of the last attempt."""
         self._ways = ways
         self._rest = list(ways)
-        self._asked = False
-        self._retries = 0  # at the provider that is asked
 
     def first(self, now: float) -> Attempt | None:
         """The first attempt; None where there is no way to take."""

@@ -75,14 +75,15 @@ class Breaker:
 
     def admit(self, now: float) -> float:
         """0 where a request may go upstream, else the seconds after which to ask again."""
+        if self.state is State.CLOSED:
+            return 0.0
         if self.state is State.OPEN and now >= self._open_until:
             self.state, self._probes = State.HALF_OPEN, 0
         if self.state is State.OPEN:
             return self._open_until - now
-        if self.state is State.HALF_OPEN:
-            if self._probes == self._policy.probes:
-                return 1.0
-            self._probes += 1
+        if self._probes == self._policy.probes:
+            return 1.0
+        self._probes += 1
         return 0.0
 
     def answered(self) -> None:
@@ -191,10 +192,11 @@ class Breakers:
 class Call:
     """A request that a breaker let pass: follows it, and tells the breaker its outcome, once."""
 
+    _over = False
+
     def __init__(self, breakers: Breakers, key: Key, breaker: Breaker) -> None:
         self._breakers, self._key, self._breaker = breakers, key, breaker
         self._generation = breaker.generation
-        self._over = False
 
     @property
     def stands(self) -> bool:
@@ -205,7 +207,7 @@ class Call:
         """The head of the answer is there."""
         if status in FAILURES:
             self._fail()
-        elif self.stands and self._breaker.state is State.HALF_OPEN:
+        elif self._breaker.state is State.HALF_OPEN and self.stands:
             self._breaker.answered()
             self._breakers.tell(self._key, self._breaker)
 
