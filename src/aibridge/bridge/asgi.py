@@ -19,9 +19,11 @@ class ClientLeft(Exception):
     """The client closed its connection."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body of a request. Raises `Fault` (BODY_TOO_LARGE) over `limit` bytes, and `ClientLeft`."""
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
+async def read_body(receive: Receive, declared: bytes, limit: int) -> bytes:
+    """The whole body of a request, `declared` to be so many bytes long.
+
+    Raises `Fault` (BODY_TOO_LARGE) over `limit` bytes, and `ClientLeft`.
+    """
     if declared.isdigit() and int(declared) > limit:
         raise body_too_large(limit)
     pieces, size, more = [], 0, True
@@ -35,7 +37,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         if size > limit:
             raise body_too_large(limit)
         more = message.get("more_body", False)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(pieces)  # a single piece is not copied
 
 
 def body_too_large(limit: int) -> Fault:

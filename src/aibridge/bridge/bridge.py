@@ -231,7 +231,8 @@ class RequestBridge:
     ) -> _Exchange | None:
         """The exchange that a request begins; None where it is answered already. Raises `Fault` and `ClientLeft`."""
         method: str = scope["method"]
-        if dict(scope["headers"]).get(b"upgrade", b"").lower() == b"websocket":
+        headers = dict(scope["headers"])
+        if headers.get(b"upgrade", b"").lower() == b"websocket":
             raise Fault(Kind.WEBSOCKET_NOT_SERVED, "WebSocket is not served here; send the request by HTTP POST")
         if route and method == "HEAD" and route.path in route.provider.probes:
             await answer(send, 200, [(INTERCEPTION_ID, exchange_id.encode())])
@@ -245,7 +246,7 @@ class RequestBridge:
         if self._stopping:
             raise Fault(Kind.SHUTTING_DOWN, "the gateway is stopping", retry_after=1)
         began = perf_counter()
-        body = await read_body(scope, receive, self._max_body_size)
+        body = await read_body(receive, headers.get(b"content-length", b"0"), self._max_body_size)
         if route.dialect:
             spans = self._observer.intercept(exchange_id, route.provider, path, actor, scope["headers"], began)
             try:
