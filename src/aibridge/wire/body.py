@@ -137,7 +137,10 @@ def last_text(content: msgspec.Raw | bytes, kind: str, *, lenient: bool = False)
     told = texts(content, kind, lenient=lenient)
     if bytes(content).startswith(b'"'):
         return told[0] if told else None
-    return next((text for text in reversed(told) if not _is_reminder(text)), None)
+    for text in reversed(told):
+        if not _is_reminder(text):
+            return text
+    return None
 
 
 def _is_reminder(text: str) -> bool:

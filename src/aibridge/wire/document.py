@@ -26,12 +26,13 @@ class DocumentReader:
     ended = False
     between_events = False
 
+    _size = 0
+
     def __init__(self, status: int = 200, limit: int = MAX_DOCUMENT) -> None:
         self.turn = Turn()
         self._status = status
         self._limit = limit
         self._pieces: list[bytes] = []
-        self._size = 0
 
     def ahead(self, data: bytes) -> int:
         """None: nobody knows which piece of a document is the last."""

@@ -148,7 +148,10 @@ def _answered_call(content: bytes) -> str | None:
         blocks = json_bytes.decode(_results, content)
     except msgspec.DecodeError:
         return None
-    return next((block.tool_use_id for block in reversed(blocks) if block.type == "tool_result"), None)
+    for block in reversed(blocks):
+        if block.type == "tool_result":
+            return block.tool_use_id
+    return None
 
 
 def _usage(counters: dict[str, Any]) -> Usage:
