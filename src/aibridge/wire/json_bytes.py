@@ -164,7 +164,11 @@ def insert_first(array: bytes, elements: bytes) -> bytes:
 
 
 def insert_last(array: bytes, elements: bytes) -> bytes:
-    """The array with elements (comma-separated JSON) put after its own, and no other byte changed."""
-    end = array.rindex(b"]")
-    comma = b"" if array[:end].rstrip().endswith(b"[") else b","
-    return array[:end] + comma + elements + array[end:]
+    """The array with elements (comma-separated JSON) put after its own, and no other byte changed.
+
+    It may be a long conversation, so it is copied once.
+    """
+    begin, end = array.index(b"[") + 1, array.rindex(b"]")
+    comma = b"" if _GAP.fullmatch(array, begin, end) else b","
+    view = memoryview(array)
+    return b"".join((view[:end], comma, elements, view[end:]))
