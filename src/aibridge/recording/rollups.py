@@ -70,7 +70,8 @@ class Outcome(NamedTuple):
 
 def hour_of(time: datetime) -> datetime:
     """When the hour began that a time is in, in UTC."""
-    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    time = time.astimezone(UTC)
+    return datetime(time.year, time.month, time.day, time.hour, tzinfo=UTC)
 
 
 def place_of(interception: Interception) -> Place:

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -227,11 +228,8 @@ def _add(db: sqlite3.Connection, groups: Mapping[type[Any], list[Any]]) -> None:
     begun, calls = groups[Interception], groups[ToolUsage]
     ends = merged([*_waiting_ends(db, begun), *groups[InterceptionEnded]])
     for record_type, statement in _INSERTS.items():
-        if record_type is Interception:
-            rows = [_begun(each, ends.get(each.id)) for each in begun]
-        else:
-            rows = [*map(_ROWS[record_type], groups[record_type])]
-        execute_rows(db, statement, rows)
+        row = partial(_begun, ends) if record_type is Interception else _ROWS[record_type]
+        execute_rows(db, statement, groups[record_type], row)
     outcomes = _end(db, ends, {each.id for each in begun})
     askers = count(db, chain(begun, groups[TokenUsage], calls), begun, outcomes)
     link(db, begun, calls, askers)
@@ -245,7 +243,7 @@ def _end(db: sqlite3.Connection, ends: Mapping[str, InterceptionEnded], begun: S
     later = [name for name in ends if name not in begun]
     before = dict(db.execute(_STATUSES, (_json(later),))) if later else {}
     known = [ends[name] for name in later if name in before]
-    execute_rows(db, _END, [_outcome(end) for end in known if not end.metadata])
+    execute_rows(db, _END, [end for end in known if not end.metadata], _outcome)
     for end in known:
         if end.metadata:
             (found,) = db.execute(_METADATA, (end.interception_id,)).fetchone()
@@ -311,9 +309,9 @@ def _row_maker(record_type: type[Any]) -> Callable[[Any], list[object]]:
 _ROWS = {record_type: _row_maker(record_type) for record_type in _TABLES}
 
 
-def _begun(interception: Interception, end: InterceptionEnded | None) -> list[object]:
+def _begun(ends: Mapping[str, InterceptionEnded], interception: Interception) -> list[object]:
     """An interception as a row, with its end where that is there as well."""
-    row = _ROWS[Interception]
+    row, end = _ROWS[Interception], ends.get(interception.id)
     if end is None:
         return [*row(interception), *_NO_OUTCOME]
     return [*row(with_end(interception, end)), *_outcome(end)[:-1]]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
+from typing import TypeVar
 
 import msgspec
+
+Item = TypeVar("Item")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -17,13 +20,15 @@ _SIZES = (128, 32, 8, 2, 1)
 statements the thread asks for the interpreter, which others need; and few sizes, so that all stay prepared."""
 
 
-def execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
-    """Execute a statement with some rows at a time in place of its `{rows}`."""
+def execute_rows(
+    db: sqlite3.Connection, statement: str, items: Sequence[Item], row: Callable[[Item], Iterable[object]]
+) -> None:
+    """Execute a statement with the rows of some items at a time in place of its `{rows}`."""
     start = 0
     for size in _SIZES:
-        while len(rows) - start >= size:
-            some = rows[start : start + size]
-            db.execute(_with_marks(statement, size, len(some[0])), list(chain.from_iterable(some)))
+        while len(items) - start >= size:
+            values = list(chain.from_iterable(map(row, items[start : start + size])))
+            db.execute(_with_marks(statement, size, len(values) // size), values)
             start += size
 
 

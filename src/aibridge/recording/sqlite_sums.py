@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -77,14 +77,15 @@ def count(
         for name, started_at, *whose in db.execute(_PLACES, (_ids(elsewhere),)):
             places[name] = Place(hour_of(datetime.fromisoformat(started_at)), Whose(*whose))
     hours, days, early = additions(changes, places)
-    execute_rows(db, _ADD_HOURS, _sum_rows(hours))
-    execute_rows(db, _ADD_DAYS, _sum_rows(days))
-    execute_rows(db, _KEEP_EARLY_FIGURES, [(name, *figures) for name, figures in early.items()])
+    execute_rows(db, _ADD_HOURS, [*hours.items()], _sum_row)
+    execute_rows(db, _ADD_DAYS, [*days.items()], _sum_row)
+    execute_rows(db, _KEEP_EARLY_FIGURES, [(name, *figures) for name, figures in early.items()], tuple)
     return askers
 
 
-def _sum_rows(sums: Mapping[Place, Figures]) -> list[tuple[object, ...]]:
-    return [(utc(start), *whose, *figures) for (start, whose), figures in sums.items()]
+def _sum_row(of_place: tuple[Place, Figures]) -> tuple[object, ...]:
+    (starts_at, whose), figures = of_place
+    return utc(starts_at), *whose, *figures
 
 
 def rebuild(db: sqlite3.Connection) -> None:
