@@ -41,7 +41,7 @@ _ACTOR_PREFIX = "x-ai-bridge-actor-"
 def as_text(headers: RawHeaders) -> list[tuple[str, str]]:
     """Headers as text, names in lower case."""
     try:
-        return [(name.decode("latin-1").lower(), value.decode()) for name, value in headers]
+        return [(name.decode().lower(), value.decode()) for name, value in headers]
     except UnicodeDecodeError:
         return [(name.decode("latin-1").lower(), _text(value)) for name, value in headers]
 
@@ -84,7 +84,8 @@ def for_upstream(
 def for_client(headers: RawHeaders, without: Iterable[bytes] = ()) -> list[tuple[bytes, bytes]]:
     """What the client gets of a provider's headers."""
     dropped = _DROPPED_ON_THE_WAY_BACK.union(without) if without else _DROPPED_ON_THE_WAY_BACK
-    passed = [(lowered, value) for name, value in headers if (lowered := name.lower()) not in dropped]
+    lowered = [(name.lower(), value) for name, value in headers]
+    passed = [field for field in lowered if field[0] not in dropped]
     if b"connection" in dict(passed):
         named = b",".join(value for name, value in passed if name == b"connection").split(b",")
         hop = {b"connection", *(name.strip().lower() for name in named)}

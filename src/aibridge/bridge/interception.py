@@ -199,8 +199,10 @@ class Carrier:
     async def _begin(self, answer: Answer) -> None:
         """Send the head of the answer."""
         assert self._reading is not None
-        without = {b"content-length"} if self._streams or self._reading.reader.rewrites else set()
-        headers = for_client(answer.headers, without | ({b"content-encoding"} if self._reading.unpacks else set()))
+        without = [b"content-length"] if self._streams or self._reading.reader.rewrites else []
+        if self._reading.unpacks:
+            without.append(b"content-encoding")
+        headers = for_client(answer.headers, without)
         if answer.request.model != self._request.model:  # Codex warns of a model that it has not asked for
             told = self._request.model.encode()
             headers = [(name, told if name == _MODEL else value) for name, value in headers]
