@@ -277,7 +277,8 @@ def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
 def _insert(record_type: type[Any], table: str) -> str:
     outcome = OUTCOME if record_type is Interception else ()
     columns = ", ".join((*record_type.__struct_fields__, *outcome))
-    return f"INSERT INTO {table} ({columns}) VALUES {{rows}}"  # noqa: S608 - the table is one of _TABLES
+    # With a fault all is rolled back anyhow: said to SQLite, it keeps nothing to undo each statement by itself.
+    return f"INSERT OR ROLLBACK INTO {table} ({columns}) VALUES {{rows}}"  # noqa: S608 - the table is one of _TABLES
 
 
 _INSERTS = {record_type: _insert(record_type, table) for record_type, table in _TABLES.items()}
