@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import web
 
+from aibridge.mcp import http
 from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.servers import ToolServers
 from aibridge.mcp.toolbox import Catalogue, InjectedTool, Outcome
@@ -319,7 +320,11 @@ async def test_nothing_secret_is_logged(start: Start, legacy: LegacyServer, capl
     assert "session-1" not in told
 
 
-async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(start: Start, legacy: LegacyServer) -> None:
+async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(
+    start: Start, legacy: LegacyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How many connections are kept depends on how many calls ran at once, so on how busy the machine is.
+    monkeypatch.setattr(http, "_IDLE", 0.1)
     legacy.tools["hang"] = hang
     servers = await start(config(legacy))
     hanging = tool(servers, "hang")
@@ -346,9 +351,8 @@ async def test_ten_thousand_cancelled_calls_leave_everything_as_it_was(start: St
     after = await settled()
 
     assert cancelled > 10_000
-    # Connections are kept for some seconds; how many there were at once depends on how busy the machine is.
-    assert after.tasks <= before.tasks + 20
-    assert after.files <= before.files + 40
+    assert after.tasks <= before.tasks + 2
+    assert after.files <= before.files + 2
     assert after.objects < before.objects + 1_000
     # How high it rises before cycles are collected depends on how busy the machine is; 10 KB a call would show.
     assert after.memory < before.memory + 80 * 2**20

@@ -24,11 +24,14 @@ class AuthorizationServer:
     def __init__(self, protected: LegacyServer) -> None:
         self.given = 0
         self.refuses = False
+        self.shown: list[str | None] = []
+        """The credentials of the requests to the MCP server."""
         self.url = ""
         self._protected = protected
         protected.refuse = self._refusal
 
     def _refusal(self, request: web.Request) -> web.Response | None:
+        self.shown.append(request.headers.get("authorization"))
         if self.given and request.headers.get("authorization") == f"Bearer token-{self.given}":
             return None
         told = f'Bearer resource_metadata="{self.url}/resource"'
@@ -89,6 +92,7 @@ async def test_a_token_is_fetched_used_and_renewed(
     echo = servers.catalogue().tools["bmcp_old_echo"]
     assert (await servers.call(echo, "{}", ADA)).error is None
     assert authorization.given == 1
+    assert authorization.shown[:2] == [None, "Bearer token-1"]
 
     authorization.given = 2  # the token that the gateway has is good no more
 

@@ -98,7 +98,8 @@ class SessionClient:
                 if request is asked:
                     if answer:
                         answer.close()
-                    headers["Authorization"] = asked.headers.get("Authorization", "")
+                    if credential := asked.headers.get("Authorization"):
+                        headers["Authorization"] = credential
                     answer = await self._send(method, url, headers, body, limits)
                     told = httpx2.Response(answer.status, headers=list(answer.headers.items()), request=asked)
                 else:
