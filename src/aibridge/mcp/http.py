@@ -52,9 +52,12 @@ class SessionClient:
             max_line_size=_LONGEST_HEADER,
             max_field_size=_LONGEST_HEADER,
         )
+        self._left: set[aiohttp.ClientResponse] = set()  # whose end is still to come
 
     async def aclose(self) -> None:
         """Close every connection."""
+        for answer in [*self._left]:
+            self._close(answer)
         await self._http.close()
 
     @asynccontextmanager
@@ -82,7 +85,23 @@ class SessionClient:
         except BaseException:
             answer.close()
             raise
-        _leave(answer)
+        if not answer.closed:
+            self._leave(answer)
+
+    def _leave(self, answer: aiohttp.ClientResponse) -> None:
+        """Let an answer end by itself, and so its connection be used again; one that does not is closed."""
+        limit = asyncio.get_running_loop().call_later(_LINGER, self._close, answer)
+
+        def ended() -> None:
+            limit.cancel()
+            self._left.discard(answer)
+
+        self._left.add(answer)
+        answer.content.on_eof(ended)
+
+    def _close(self, answer: aiohttp.ClientResponse) -> None:
+        answer.close()
+        self._left.discard(answer)
 
     async def _send_authorised(
         self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None, limits: aiohttp.ClientTimeout
@@ -184,10 +203,3 @@ def _redirected_to(answer: aiohttp.ClientResponse) -> URL | None:
     if place == answer.url or not (there == here or upgraded) or place.user not in (None, answer.url.user):
         return None
     return place
-
-
-def _leave(answer: aiohttp.ClientResponse) -> None:
-    """Let an answer end by itself, and so its connection be used again; one that does not is closed."""
-    if not answer.closed:
-        limit = asyncio.get_running_loop().call_later(_LINGER, answer.close)
-        answer.content.on_eof(limit.cancel)
