@@ -25,7 +25,7 @@ from aibridge.bridge.asgi import (
 )
 from aibridge.bridge.choice import Choice, Homes, Leg
 from aibridge.bridge.facts import Facts
-from aibridge.bridge.headers import NOT_FORWARDED, as_text, by_name
+from aibridge.bridge.headers import NOT_FORWARDED, Forwarded
 from aibridge.bridge.interception import Carrier
 from aibridge.bridge.passthrough import Proxied
 from aibridge.bridge.response_ids import led_on
@@ -138,7 +138,7 @@ class RequestBridge:
         passes = propagate_traces and tracer is None
         # A header in which one provider takes keys may hold a client's, which is no other's business.
         by_key = frozenset[str]().union(*(each.key_headers for each in self.providers))
-        self._not_forwarded = (NOT_FORWARDED if passes else NOT_FORWARDED | TRACE_CONTEXT) | by_key
+        self._forwarded = Forwarded((NOT_FORWARDED if passes else NOT_FORWARDED | TRACE_CONTEXT) | by_key)
         self._toolbox = toolbox
         self._memory = memory
         self._max_turns = max_turns
@@ -264,9 +264,9 @@ class RequestBridge:
 
     def _proxied(self, exchange_id: str, scope: Scope, route: Route, actor: Actor, body: bytes) -> UpstreamRequest:
         """A request on a passthrough route, as it goes upstream: it goes there once, by the first way that there is."""
-        address = Addressing(scope, route.path, as_text(scope["headers"]), actor, self._not_forwarded)
+        address = Addressing(scope, route.path, actor, self._forwarded)
         provider = route.provider
-        headers = by_name(address.fields)
+        headers = address.headers
         if route.via:
             body = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
             address.unpacked()
@@ -303,8 +303,8 @@ class RequestBridge:
     ) -> Carrier:
         """An interception that has begun: it is recorded."""
         waited = perf_counter() - began
-        address = Addressing(scope, route.path, as_text(scope["headers"]), actor, self._not_forwarded)
-        headers = by_name(address.fields)
+        address = Addressing(scope, route.path, actor, self._forwarded)
+        headers = address.headers
         plain = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
         request = dialect.parse(plain)
         if self._memory:

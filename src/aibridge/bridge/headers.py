@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
 from aibridge.actor import Actor
@@ -37,13 +38,40 @@ _ACTOR_ID = "X-AI-Bridge-Actor-ID"
 _ACTOR_METADATA = "X-AI-Bridge-Actor-Metadata-"
 _ACTOR_PREFIX = "x-ai-bridge-actor-"
 
+Name = TypeVar("Name", str, bytes)
+Fact = TypeVar("Fact")
+
+
+class _OfNames(dict[Name, Fact]):
+    """A fact of each header's name, found once: the same few names come with every request.
+
+    No peer can fill the memory with them: not all of many are kept, nor long ones.
+    """
+
+    def __init__(self, find: Callable[[Name], Fact]) -> None:
+        self._find: Callable[[Name], Fact] = find
+
+    def __missing__(self, name: Name) -> Fact:
+        fact = self._find(name)
+        if len(self) < 1000 and len(name) < 100:
+            self[name] = fact
+        return fact
+
+
+class Forwarded(_OfNames[str, bool]):
+    """Whether a client's header goes upstream, by its name in lower case; some are `dropped`."""
+
+    def __init__(self, dropped: frozenset[str]) -> None:
+        super().__init__(lambda name: name not in dropped and not name.startswith(_ACTOR_PREFIX))
+
 
 def as_text(headers: RawHeaders) -> list[tuple[str, str]]:
     """Headers as text, names in lower case."""
+    names = _AS_TEXT
     try:
-        return [(name.decode().lower(), value.decode()) for name, value in headers]
+        return [(names[name], value.decode()) for name, value in headers]
     except UnicodeDecodeError:
-        return [(name.decode("latin-1").lower(), _text(value)) for name, value in headers]
+        return [(names[name], _text(value)) for name, value in headers]
 
 
 def by_name(headers: TextHeaders) -> dict[str, str]:
@@ -51,27 +79,25 @@ def by_name(headers: TextHeaders) -> dict[str, str]:
     return dict(reversed(headers))
 
 
+def end_to_end(headers: TextHeaders) -> TextHeaders:
+    """Headers without those that `Connection` names."""
+    told = [value for name, value in headers if name == "connection" and value not in _NAMES_NO_HEADER]
+    named = {part.strip().lower() for value in told for part in value.split(",")}
+    return [field for field in headers if field[0] not in named] if named else headers
+
+
 def for_upstream(
-    headers: TextHeaders,
-    credential: Credential,
-    actor: Actor | None,
-    not_forwarded: frozenset[str] = NOT_FORWARDED,
-    more: TextHeaders = (),
+    headers: TextHeaders, credential: Credential, actor: Actor | None, forwarded: Forwarded, more: TextHeaders = ()
 ) -> list[tuple[str, str]]:
     """What the provider gets of a client's headers, with its credential; and who the actor is, where one is given.
 
     `more` stands in place of what the client sent under these names. No coding is asked for, since the answer goes to
     the client as it comes, and the client may read none.
     """
-    dropped, names = not_forwarded, dict(headers)
-    if "connection" in names:
-        named = (value for name, value in headers if name == "connection" and value not in _NAMES_NO_HEADER)
-        dropped = dropped.union(part.strip().lower() for value in named for part in value.split(","))
+    passed = [field for field in headers if forwarded[field[0]]]
     if more:
-        dropped = dropped.union(name for name, _ in more)
-    if _ACTOR_PREFIX in "\n".join(names):
-        dropped = dropped.union(name for name in names if name.startswith(_ACTOR_PREFIX))
-    passed = [field for field in headers if field[0] not in dropped]
+        replaced = {name for name, _ in more}
+        passed = [field for field in passed if field[0] not in replaced]
     passed.append(("Accept-Encoding", "identity"))
     passed += more
     if credential.header:
@@ -84,17 +110,15 @@ def for_upstream(
 def for_client(headers: RawHeaders, without: Iterable[bytes] = ()) -> list[tuple[bytes, bytes]]:
     """What the client gets of a provider's headers."""
     dropped = _DROPPED_ON_THE_WAY_BACK.union(without) if without else _DROPPED_ON_THE_WAY_BACK
-    lowered = [(name.lower(), value) for name, value in headers]
-    passed = [field for field in lowered if field[0] not in dropped]
-    if b"connection" in dict(passed):
-        named = b",".join(value for name, value in passed if name == b"connection").split(b",")
-        hop = {b"connection", *(name.strip().lower() for name in named)}
-        passed = [field for field in passed if field[0] not in hop]
-    return passed
+    passed = [(lowered, value) for name, value in headers if (lowered := name.lower()) not in dropped]
+    if len(passed) == len(headers):  # `Connection` is not among them
+        return passed
+    told = b",".join(value for name, value in headers if name.lower() == b"connection")
+    named = {name.strip().lower() for name in told.split(b",")}
+    return [field for field in passed if field[0] not in named] if told else passed
 
 
-_DROPPED_ON_THE_WAY_BACK = frozenset(name.encode() for name in HOP_BY_HOP - {"connection"})
-"""And what `Connection` names, with itself."""
+_DROPPED_ON_THE_WAY_BACK = frozenset(name.encode() for name in HOP_BY_HOP)
 
 
 def _of_actor(actor: Actor) -> list[tuple[str, str]]:
@@ -112,3 +136,6 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+_AS_TEXT = _OfNames[bytes, str](lambda name: _text(name).lower())
