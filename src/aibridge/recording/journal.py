@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -97,18 +98,18 @@ class Journal:
             if self._sealed:
                 raise RecordingError("the journal is closed")
             room = self._max_size + (self._backlog_size if keep else 0) - self._taken_up
-            if room > 0 and (not self._backlog or self._write_backlog()) and self._write(entries):
+            if room > 0 and (not self._backlog or self._write_backlog()) and self._write(entries, records):
                 return True
             if keep:
                 self._put_off(entries)
             return False
 
-    def _write(self, entries: bytes) -> bool:
+    def _write(self, entries: bytes, records: Sequence[Record] = ()) -> bool:
         segment = self._current or self._open()
         if segment is None:
             return False
         try:
-            segment.write(entries)
+            segment.write(entries, records)
         except OSError as error:
             self._fail(error)
             return False
@@ -149,6 +150,7 @@ class Journal:
         old, self._current = self._current, None
         if self._open():
             if old is not None:
+                old.retire()
                 self._retired.append(old)
         elif old is not None:
             # Better a long file than none; the next attempt is due after another segment's worth.

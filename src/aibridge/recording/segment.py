@@ -6,11 +6,13 @@ import fcntl
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from aibridge.recording.entries import CANCEL, Reading, read
+from aibridge.recording.recent import MOST, Recent
+from aibridge.records import Record
 
 SUFFIX = ".journal"
 DAMAGED_SUFFIX = ".damaged"
@@ -44,6 +46,7 @@ class Segment:
         """Entries found that can not be read or stored; a file with such is kept."""
         self._descriptor = descriptor
         self._torn = False
+        self._recent = Recent()
 
     @classmethod
     def create(cls, directory: Path) -> Segment:
@@ -110,8 +113,11 @@ class Segment:
         """Whether someone deleted the file, so that its entries would not outlive this process."""
         return os.fstat(self._descriptor).st_nlink == 0
 
-    def write(self, entries: bytes) -> None:
-        """Hand whole entries to the kernel, all or none; OSError where it can not take them (disk full)."""
+    def write(self, entries: bytes, records: Sequence[Record] = ()) -> None:
+        """Hand whole entries to the kernel, all or none; OSError where it can not take them (disk full).
+
+        `records` are what the entries tell; named, they need not be read back to be stored, if that is soon.
+        """
         data = CANCEL + entries if self._torn else entries
         try:
             written = os.write(self._descriptor, data)
@@ -121,8 +127,14 @@ class Segment:
         except OSError:
             self._cut()
             raise
-        self.size = os.fstat(self._descriptor).st_size if self._torn else self.size + written
-        self._torn = False
+        if self._torn:
+            self.size = os.fstat(self._descriptor).st_size
+            self._torn = False
+            return
+        end = self.size + written
+        if records and end - self.offset <= MOST:
+            self._recent.put(self.size, records, end)
+        self.size = end
 
     def _cut(self) -> None:
         try:
@@ -135,11 +147,15 @@ class Segment:
         return read(self._descriptor, offset, self.size)
 
     def readings(self) -> Iterator[Reading]:
-        """Read all whole entries that are not yet stored, some at a time."""
+        """Read all whole entries that are not yet stored, some at a time, from memory where they are still there."""
         offset = self.offset
-        while (reading := self.read(offset)).offset > offset:
+        while (reading := self._recent.take(offset) or self.read(offset)).offset > offset:
             offset = reading.offset
             yield reading
+
+    def retire(self) -> None:
+        """Write no more, and keep no records in memory: it may be long until they are stored."""
+        self._recent.forget()
 
     def lend(self) -> int:
         """Another descriptor of the file, with which it can be synced while its owner goes on, or even lets it go."""

@@ -15,8 +15,9 @@ def with_visible(record: AnyRecord, *, nul: bool = False) -> AnyRecord:
 
 
 def visible(text: str) -> str:
-    r"""The text with lone surrogates as escapes (`\ud800`)."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    r"""The text with lone surrogates as escapes (`\ud800`), and pairs as the characters that they stand for."""
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return joined.encode("utf-8", "backslashreplace").decode()
 
 
 def _visible(value: Any, *, nul: bool) -> Any:
