@@ -28,6 +28,7 @@ from aibridge.observe.metrics import Metrics
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.stores import store_for
 from aibridge.upstream.client import Client
+from aibridge.upstream.response import Response
 from bench.answers import MESSAGES
 from bench.provider import HEADERS
 from bench.workload import ACTOR, blocking
@@ -40,41 +41,18 @@ REQUESTS = 500
 """In one round."""
 
 
-class Content:
-    """The body of the simulated answer: one piece."""
-
-    def __init__(self) -> None:
-        self._read = False
-
-    def is_eof(self) -> bool:
-        """Whether all of it is there."""
-        return True
-
-    def at_eof(self) -> bool:
-        """Whether it was read."""
-        return self._read
-
-    def read_nowait(self) -> bytes:
-        """The piece."""
-        self._read = True
-        return MESSAGES.whole
-
-
 _FIELDS = [line.split(b": ", 1) for line in HEADERS.split(b"\r\n")[1:-1]]
-_RAW = (*((name, value) for name, value in _FIELDS), (b"content-type", b"application/json"))
-_RESPONSE = {
-    "status": 200,
-    "reason": "OK",
-    "lost": lambda: None,
-    "raw_headers": _RAW,
-    "headers": {name.decode().title(): value.decode() for name, value in _RAW},
-    "release": lambda: None,
-}
+_RAW = [*((name, value) for name, value in _FIELDS), (b"content-type", b"application/json")]
+_CONNECTION: Any = SimpleNamespace(transport=None, release=lambda: None)
 
 
-async def answer_at_once(client: Client, *request: object, limit: float) -> SimpleNamespace:
+async def answer_at_once(client: Client, *request: object, limit: float) -> Response:
     """A response that took no time."""
-    return SimpleNamespace(**_RESPONSE, content=Content())
+    response = Response(_CONNECTION, client.loop)
+    response.status, response.reason, response.raw_headers = 200, b"OK", _RAW
+    response.pieces.append(MESSAGES.whole)
+    response.complete = True
+    return response
 
 
 def client(size: int) -> Callable[[RequestBridge], Awaitable[None]]:

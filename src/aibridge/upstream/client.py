@@ -1,25 +1,22 @@
-"""HTTP/1.1 on aiohttp's connections: it opens and keeps them, and parses what comes back; requests are written here.
+"""HTTP/1.1 on aiohttp's connections: it opens and keeps them, and requests are written here.
 
 aiohttp's own way of sending costs more than all that the gateway does itself, for it serves redirects, cookies,
-uploads and middleware. Of aiohttp this takes the connector (addresses, TLS, proxies, limits, connections that are
-kept) and the protocol that it makes for each connection.
+uploads and middleware. Of aiohttp this takes the connector: addresses, TLS, proxies, limits, connections that are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
-from aiohttp.streams import StreamReader
+from aiohttp.http import StreamWriter
 from yarl import URL
 
 from aibridge.providers.interpreter import Headers
 from aibridge.upstream.connecting import Connecting
+from aibridge.upstream.response import NoAnswerError, Response, ResponseProtocol
 
 _NO_BODY_MEANT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 8.6: others say that they have none
 
@@ -27,55 +24,7 @@ _IDEMPOTENT = _NO_BODY_MEANT | {"PUT", "DELETE"}  # RFC 9110, 9.2.2
 
 _PIECE = 1 << 20  # bytes of a body that are handed to a socket at a time
 
-_LONGEST_LINE = 64 << 10  # bytes of a header
-
 _MOST_TARGETS = 512
-
-
-class NoAnswerError(aiohttp.ClientError):
-    """The head of an answer did not come in time."""
-
-
-class Response:
-    """An answer whose head is there. Once it is done with, it must be released or closed."""
-
-    __slots__ = ("_connection", "_writing", "content", "headers", "raw_headers", "reason", "status")
-
-    def __init__(
-        self,
-        head: RawResponseMessage,
-        content: StreamReader,
-        connection: Connection,
-        writing: asyncio.Task[None] | None,
-    ) -> None:
-        self.status: int = head.code
-        self.reason: str = head.reason
-        self.headers = head.headers
-        self.raw_headers = head.raw_headers
-        self.content = content
-        """The body."""
-        self._connection = connection
-        self._writing = writing
-
-    def lost(self) -> asyncio.Future[None] | None:
-        """Is done when the connection is gone; None where it is."""
-        protocol = self._connection.protocol
-        return None if protocol is None else protocol.closed
-
-    def release(self) -> None:
-        """Let another request have the connection, if that is possible: the body was read to its end."""
-        transport = self._connection.transport
-        writes = self._writing and not self._writing.done()
-        if writes or (transport and transport.get_write_buffer_size()):  # the answer came before the request's end
-            self.close()
-        else:
-            self._connection.release()
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._writing:
-            self._writing.cancel()
-        self._connection.close()
 
 
 class _Target:
@@ -113,7 +62,7 @@ class Client:
     """
 
     def __init__(self, connecting: Connecting, connect_limit: float) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._connecting = connecting
         self._connect_limit = connect_limit
         self._connector = aiohttp.TCPConnector(
@@ -122,6 +71,8 @@ class Client:
             ttl_dns_cache=connecting.dns_ttl,  # type: ignore[arg-type]  # what it does with it, a float can do
             resolver=connecting.resolver,
         )
+        # What it makes for each connection; it has no parameter for that.
+        self._connector._factory = partial(ResponseProtocol, self.loop)  # type: ignore[assignment]
         self._target = lru_cache(_MOST_TARGETS)(self._target_of)
         self._timeout = lru_cache(_MOST_TARGETS)(self._timeout_of)
 
@@ -146,47 +97,32 @@ class Client:
                 once_more = False  # a connection that was kept may have been closed in the same moment
 
     async def _exchange(self, target: _Target, method: str, headers: Headers, body: bytes, limit: float) -> Response:
-        deadline = self._loop.time() + limit
+        deadline = self.loop.time() + limit
         try:
             connection = await self._connector.connect(target.asked, [], self._timeout(limit))
         except TimeoutError as error:
-            if self._loop.time() >= deadline:
+            if self.loop.time() >= deadline:
                 raise NoAnswerError from error
             raise
-        protocol, writing = connection.protocol, None
-        assert protocol is not None
-        overdue = self._loop.call_at(deadline, protocol.set_exception, NoAnswerError())
+        protocol = connection.protocol
+        assert isinstance(protocol, ResponseProtocol)
+        response = protocol.begin(connection, method, deadline)
         try:
-            protocol.set_response_params(
-                skip_payload=method == "HEAD",
-                read_until_eof=True,
-                auto_decompress=False,
-                max_line_size=_LONGEST_LINE,
-                max_field_size=_LONGEST_LINE,
-            )
-            writing = self._write(protocol, target.head(method, headers, len(body)), body)
-            answered, content = await protocol.read()
-            while answered.code < 200 and answered.code != 101:  # RFC 9110, 15.2: there is more to come
-                answered, content = await protocol.read()
-        except BaseException as error:
-            if writing:
-                writing.cancel()
-            connection.close()
-            if isinstance(error, HttpProcessingError):
-                raise aiohttp.ClientError("not HTTP") from error
+            response.writing = self._write(protocol, target.head(method, headers, len(body)), body)
+            await response.head()
+        except BaseException:
+            response.close()
             raise
-        finally:
-            overdue.cancel()
-        return Response(answered, content, connection, writing)
+        return response
 
-    def _write(self, protocol: ResponseHandler, head: bytes, body: bytes) -> asyncio.Task[None] | None:
+    def _write(self, protocol: ResponseProtocol, head: bytes, body: bytes) -> asyncio.Task[None] | None:
         """Write a request: at once, but where its body is so long that all other exchanges would wait for it."""
         transport = protocol.transport
         if transport is None:
             raise aiohttp.ServerDisconnectedError
         if len(body) > _PIECE:
             transport.write(head)
-            return asyncio.create_task(_write_in_pieces(StreamWriter(protocol, self._loop), body))
+            return asyncio.create_task(_write_in_pieces(StreamWriter(protocol, self.loop), body))
         transport.writelines((head, body))
         return None
 
@@ -201,7 +137,7 @@ class Client:
                 "GET",
                 parsed,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-                loop=self._loop,
+                loop=self.loop,
                 proxy=proxies.of(parsed) if proxies else None,
                 ssl=self._connecting.tls.get(provider, True),
             )

@@ -19,11 +19,12 @@ from aibridge.errors import Fault, Kind
 from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
 from aibridge.upstream.attempts import Attempts, Way
 from aibridge.upstream.breaker import Breakers, Call, Key
-from aibridge.upstream.client import Client, NoAnswerError, Response
+from aibridge.upstream.client import Client
 from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.exchange import Follower, UpstreamRequest
 from aibridge.upstream.faults import SilentError, fault_of
+from aibridge.upstream.response import NoAnswerError, Response
 
 __all__ = ["Answer", "Retried", "TimeLimits", "Upstream", "UpstreamRequest"]
 
@@ -65,44 +66,43 @@ class Answer:
         self.headers: RawHeaders = incoming.headers if incoming else response.raw_headers
         self._incoming = incoming
         self._response = response
-        self._content = response.content
         self._provider = request.provider
         self._limits = limits
         self.streams = self.header("Content-Type").lower().startswith("text/event-stream")
         """It is an event stream."""
         self._whole = (limits.whole_stream if self.streams else limits.whole) or math.inf
         self._deadline = sent + self._whole
-        self._loop = asyncio.get_running_loop()
+        self._loop = response.loop
         self._silent_since: float | None = None
         self._on_silence: Callable[[], Awaitable[None]] | None = None
         self._sign: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._followers: Sequence[Follower] = ()
-        self._lost = None if self._content.is_eof() else response.lost()
-        if self._lost:
-            self._lost.add_done_callback(self._note_loss)
 
     def header(self, name: str) -> str:
         """The value of a header; empty where there is none."""
-        if self._incoming:
-            return _lowered(self.headers).get(name.lower(), "")
-        return self._response.headers.get(name, "")
+        lowered = name.lower().encode()
+        for found, value in self.headers:
+            if len(found) == len(lowered) and found.lower() == lowered:
+                return value.decode("latin-1")
+        return ""
 
     @property
     def begun(self) -> bool:
         """A piece of the body has come; the first `read` does not wait."""
-        return self._content.total_bytes > 0
+        return self._response.begun
 
     @property
     def at_end(self) -> bool:
         """All of the body was read."""
-        return self._content.at_eof() and not (self._incoming and self._incoming.fault)
+        return self._response.taken and not (self._incoming and self._incoming.fault)
 
     def follow(self, followers: Sequence[Follower]) -> None:
         """Tell these of the answer as it comes over the wire, from its head on."""
         self._followers = followers
         for follower in followers:
-            follower.answered(self.status, self._response.reason or "", self._response.raw_headers)
+            reason = self._response.reason.decode("latin-1")
+            follower.answered(self.status, reason, self._response.raw_headers)
 
     def on_silence(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Call `tell` whenever `keep_alive` seconds have passed without a byte."""
@@ -116,15 +116,15 @@ class Answer:
         """
         if self._incoming and self._incoming.fault:
             raise self._failed(self._incoming.fault)
-        content = self._content
+        response = self._response
         try:
-            if content.is_eof():
-                data = content.read_nowait()
-            else:
-                self._silent_since = self._loop.time()
+            if not response.complete:
                 if self._timer is None:
-                    self._arm(self._silent_since)
-                data = await content.readany()
+                    self._arm(self._loop.time())
+                if not response.ready:
+                    self._silent_since = self._loop.time()
+                    await response.more()
+            data = response.take()
         except (aiohttp.ClientError, OSError) as error:
             raise self._failed(fault_of(error, self._provider, self._limits.connect)) from error
         finally:
@@ -147,16 +147,16 @@ class Answer:
     def _check(self) -> None:
         """One timer looks now and then how long there was silence: a piece of the answer costs no timer of its own."""
         now, since = self._loop.time(), self._silent_since
-        if self._content.is_eof():  # whoever is slow now, it is not the provider
+        if self._response.complete:  # whoever is slow now, it is not the provider
             return
         if now >= self._deadline:
             said = f"{self._provider} did not end its answer within the whole limit of {self._whole:g} s"
-            self._content.set_exception(SilentError(said))
+            self._response.fail(SilentError(said))
         elif since is None:
             self._arm(now)
         elif now - since >= self._limits.idle:
             said = f"{self._provider} was silent for longer than the idle limit of {self._limits.idle:g} s"
-            self._content.set_exception(SilentError(said))
+            self._response.fail(SilentError(said))
         elif self._on_silence and now - since >= self._limits.keep_alive * 0.99:
             self._sign = asyncio.ensure_future(self._on_silence())
             next_end = min(now + self._limits.keep_alive, since + self._limits.idle, self._deadline)
@@ -164,17 +164,8 @@ class Answer:
         else:
             self._arm(since)
 
-    def _note_loss(self, lost: asyncio.Future[None]) -> None:
-        """The connection is gone; aiohttp does not tell who waits for a body whose chunks it could not read."""
-        if not lost.cancelled():
-            lost.exception()
-        if not self._content.is_eof() and self._content.exception() is None:
-            self._content.set_exception(aiohttp.ClientPayloadError())
-
     def close(self) -> None:
         """Be done with the answer; where it was not read to its end, its connection is closed."""
-        if self._lost:
-            self._lost.remove_done_callback(self._note_loss)
         if self._timer:
             self._timer.cancel()
         if self._sign:
@@ -287,7 +278,7 @@ class Upstream:
         whole_is_less = not request.streams and 0 < limits.whole < limits.first_byte
         limit = limits.whole if whole_is_less else limits.first_byte
         client, interpreter = self._client or self._open(), request.interpreter
-        sent = asyncio.get_running_loop().time()
+        sent = client.loop.time()
         try:
             if wire is None:
                 wire = await _as_sent(request, interpreter) if interpreter else request
