@@ -111,7 +111,7 @@ async def test_a_host_mounts_it(
     host: Any, dialect: Dialect, provider: ScriptedProvider, recorder: ListRecorder
 ) -> None:
     provider.says(events(dialect.stream))
-    async with serving(host(bridge_to(provider.url, recorder)), lifespan=True) as url:
+    async with serving(host(bridge_to(provider.url, recorder)), lifespan=True, by_uvicorn=True) as url:
         answer = await ask(f"{url}/ai{dialect.path}", dialect.request(), USER)
         assert (answer.status, answer.complete, answer.body) == (200, True, dialect.for_client)
         assert provider.last.target == dialect.upstream_path
@@ -127,7 +127,7 @@ async def test_a_host_mounts_it(
 async def test_without_an_actor_nothing_goes_upstream(
     host: Any, dialect: Dialect, provider: ScriptedProvider, recorder: ListRecorder
 ) -> None:
-    async with serving(host(bridge_to(provider.url, recorder)), lifespan=True) as url:
+    async with serving(host(bridge_to(provider.url, recorder)), lifespan=True, by_uvicorn=True) as url:
         answer = await ask(f"{url}/ai{dialect.path}", dialect.request())
         models = await ask(f"{url}/ai/{dialect.path.split('/')[1]}/v1/models", method="GET")
     assert (answer.status, models.status) == (401, 401)
@@ -148,7 +148,7 @@ async def test_the_end_of_the_host_waits_for_exchanges(
     provider.says(
         document(MESSAGES.document), events(MESSAGES.before(), turn, MESSAGES.stream[len(MESSAGES.before()) :])
     )
-    async with serving(host(bridge_to(provider.url, recorder)), lifespan=True) as url:
+    async with serving(host(bridge_to(provider.url, recorder)), lifespan=True, by_uvicorn=True) as url:
         await ask(f"{url}/ai{MESSAGES.path}", MESSAGES.request(stream=False), USER)
         asking = asyncio.create_task(ask(f"{url}/ai{MESSAGES.path}", MESSAGES.request(), USER))
         await until(lambda: len(provider.asked) == 2, "the provider was asked")
@@ -183,7 +183,7 @@ async def test_a_host_brings_a_provider_of_its_own(provider: ScriptedProvider, r
     lighthouse = Lighthouse(provider.url, name="eddystone", api_key=KEY)
     bridge = RequestBridge([lighthouse, AnthropicProvider(provider.url)], recorder, Metrics(CollectorRegistry()))
     provider.says(events(CHAT.stream), document(b"[]"))
-    async with bridge, serving(authenticated(bridge)) as url:
+    async with bridge, serving(authenticated(bridge), by_uvicorn=True) as url:
         headers = USER | {"Authorization": "Bearer sk-of-the-client"}
         answer = await ask(f"{url}/eddystone/beam", CHAT.request(), headers)
         assert answer.body == CHAT.for_client

@@ -23,6 +23,7 @@ from aibridge import (
     as_actor,
 )
 from aibridge.bridge.asgi import Receive, Scope, Send
+from aibridge.server.http1.connection import Connection
 from aibridge.tracer import Tracer
 from support.waiting import until
 
@@ -56,11 +57,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Application, *, lifespan: bool = False) -> AsyncIterator[str]:
-    """The URL at which the application is served, in this event loop."""
+async def serving(app: Application, *, lifespan: bool = False, by_uvicorn: bool = False) -> AsyncIterator[str]:
+    """The URL at which the application is served, in this event loop: as the product does it, or uvicorn alone."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http="httptools" if by_uvicorn else Connection,
         ws="none",
         lifespan="on" if lifespan else "off",
         interface="asgi3",

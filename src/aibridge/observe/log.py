@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from asyncio import CancelledError
 from datetime import UTC, datetime
 from typing import Any
 
@@ -116,13 +115,4 @@ def configure(form: str, level: str) -> None:
     handler = StandardError()
     handler.setFormatter(TextFormatter() if text else JSONFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says below that quotes tokens and secrets
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Some complaints of the HTTP server are about what is done on purpose: exchanges are cut, and not upgraded."""
-    if record.exc_info and isinstance(record.exc_info[1], CancelledError):
-        return False
-    message = str(record.msg)
-    return not message.startswith(("ASGI callable returned without completing", "Unsupported upgrade", "No supported"))

@@ -28,6 +28,7 @@ from aibridge.server import simulated_upstream
 from aibridge.server.demo_exchanges import Exchange, Seen, Sender, exchanges
 from aibridge.server.demo_history import hidden_calls, lines
 from aibridge.server.gateway import Gateway
+from aibridge.server.http1.connection import Connection
 from aibridge.server.report_text import print_sessions, print_shown, print_usage
 from aibridge.server.reports import Shown, reading
 from aibridge.server.settings import MCPServer, Provider, Settings, Storage
@@ -150,7 +151,7 @@ class _Server(uvicorn.Server):
 async def _serving(gateway: Gateway, listening: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         gateway,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -17,7 +17,7 @@ from uvicorn.supervisors import Multiprocess
 
 from aibridge.observe import log
 from aibridge.observe.scrape import MULTIPROCESS_DIR
-from aibridge.server.bounded_http import BoundedHTTP
+from aibridge.server.http1.connection import Connection
 from aibridge.server.settings import Settings
 
 BACKLOG = 2048
@@ -32,7 +32,7 @@ def serve(settings: Settings) -> None:
         host=settings.server.host,
         port=settings.server.port,
         workers=settings.server.workers,
-        http=BoundedHTTP,
+        http=Connection,
         loop="uvloop",
         ws="none",
         lifespan="on",
