@@ -43,7 +43,7 @@ REQUESTS = 500
 
 _FIELDS = [line.split(b": ", 1) for line in HEADERS.split(b"\r\n")[1:-1]]
 _RAW = [*((name, value) for name, value in _FIELDS), (b"content-type", b"application/json")]
-_CONNECTION: Any = SimpleNamespace(transport=None, release=lambda: None)
+_CONNECTION: Any = SimpleNamespace(transport=None, rest=lambda: None)
 
 
 async def answer_at_once(client: Client, *request: object, limit: float) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
+from aibridge.upstream import response as response_module
 from aibridge.upstream.client import Client
 from aibridge.upstream.connecting import Connecting
+from aibridge.upstream.kept import Kept
 from aibridge.upstream.response import LONGEST_HEAD, MOST_UNREAD, NoAnswerError, Response, ResponseProtocol
 from support.provider import Provider, document, head, raw
 from support.waiting import until
@@ -122,62 +125,58 @@ CASES: dict[str, Said] = {
 
 
 class Connections:
-    """Makes connections that lead nowhere."""
+    """Makes connections on which nobody is at the other end."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.connector = aiohttp.TCPConnector()
+        self._connector = aiohttp.TCPConnector()
         self._key = aiohttp.ClientRequest("GET", URL("http://provider.test"), loop=self._loop).connection_key
 
-    def begin(self, method: str = "POST") -> tuple[ResponseProtocol, Connection, Response]:
-        """A connection over which a request has been sent."""
-        protocol = ResponseProtocol(self._loop)
-        connection = Connection(self.connector, self._key, protocol, self._loop)
-        return protocol, connection, protocol.begin(connection, method, self._loop.time() + 60)
-
-    def seen(self, pieces: Iterable[bytes], then: str, method: str) -> Seen:
+    async def seen(self, pieces: Iterable[bytes], then: str, method: str) -> Seen:
         """What is seen where these pieces come."""
-        protocol, connection, response = self.begin(method)
+        here, there = socket.socketpair()
+        transport, protocol = await self._loop.create_connection(lambda: ResponseProtocol(self._loop), sock=here)
+        kept = Kept(0)
+        protocol.hold(Connection(self._connector, self._key, protocol, self._loop), kept)
+        response = protocol.begin(method, self._loop.time() + 60)
         body, how = b"", WAITING
         for piece in pieces:
             protocol.data_received(piece)
             if response.begun:
                 body += response.take()
-        kept = not protocol.should_close
         if then != OPEN:
             protocol.connection_lost(ConnectionResetError() if then == RESET else None)
         try:
             assert response.take() == b""
             if response.complete:
-                how = KEPT if kept else WHOLE
+                response.release()
+                how = KEPT if kept.take() is protocol else WHOLE
         except aiohttp.ClientPayloadError:
             how = BROKE_OFF
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             how = LOST
         except aiohttp.ClientError:
             how = NOT_HTTP
-        connection.close()
-        if then == OPEN:
-            protocol.connection_lost(None)
+        protocol.leave()
+        transport.abort()
+        there.close()
         lengths = (b"content-length", b"transfer-encoding")
         fields = tuple(field for field in response.raw_headers if field[0].lower() not in lengths)
         return Seen(how, body, response.status, fields, response.reason)
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[Connections]:
-    made = Connections()
-    yield made
-    await made.connector.close()
+async def connections() -> Connections:
+    return Connections()
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_what_is_seen_in_bytes_however_they_are_cut(case: Said, connections: Connections) -> None:
     data, then, method, seen = case
-    assert connections.seen([data] if data else [], then, method) == seen
-    assert connections.seen((bytes([byte]) for byte in data), then, method) == seen
+    assert await connections.seen([data] if data else [], then, method) == seen
+    assert await connections.seen((bytes([byte]) for byte in data), then, method) == seen
     for cut in range(1, len(data)):
-        assert connections.seen([data[:cut], data[cut:]], then, method) == seen
+        assert await connections.seen([data[:cut], data[cut:]], then, method) == seen
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
@@ -186,7 +185,7 @@ async def test_and_if_they_are_cut_in_many_places(case: Said, cuts: list[int], c
     data, then, method, seen = case
     places = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
     pieces = [data[start:end] for start, end in pairwise(places)]
-    assert connections.seen(pieces, then, method) == seen
+    assert await connections.seen(pieces, then, method) == seen
 
 
 def piecewise(data: bytes) -> list[bytes]:
@@ -206,18 +205,19 @@ def piecewise(data: bytes) -> list[bytes]:
 async def test_a_head_may_not_be_of_any_length(
     head: bytes, cut: Callable[[bytes], list[bytes]], connections: Connections
 ) -> None:
-    assert connections.seen(cut(OK + head), OPEN, "POST") == nothing(NOT_HTTP)
+    assert await connections.seen(cut(OK + head), OPEN, "POST") == nothing(NOT_HTTP)
 
 
 async def test_nor_may_what_stands_between_chunks(connections: Connections) -> None:
     long = b"a" * 2 * LONGEST_HEAD
     for between in (b"3;" + long, b"0\r\nX-Trailer: " + long, b"0\r\n" + b"X-Trailer: 1\r\n" * LONGEST_HEAD):
-        seen = connections.seen(piecewise(CHUNKS + b"3\r\nabc\r\n" + between), OPEN, "POST")
+        seen = await connections.seen(piecewise(CHUNKS + b"3\r\nabc\r\n" + between), OPEN, "POST")
         assert seen == Seen(BROKE_OFF, b"abc")
 
 
 async def test_many_headers_are_no_fault(connections: Connections) -> None:
-    assert len(connections.seen([TWO + b"X-Many: 1\r\n" * 2000 + b"\r\nab"], OPEN, "POST").fields) == 2000
+    seen = await connections.seen([TWO + b"X-Many: 1\r\n" * 2000 + b"\r\nab"], OPEN, "POST")
+    assert len(seen.fields) == 2000
 
 
 async def ask(client: Client, provider: Provider, limit: float = 5) -> Response:
@@ -273,6 +273,37 @@ async def test_what_comes_over_a_connection_that_nothing_was_asked_on_is_no_answ
     await until(provider.last.left.is_set, "the connection was closed")
     assert await rest(await ask(client, provider)) == b"second"
     assert provider.connections == 2
+
+
+async def test_a_connection_is_not_kept_for_ever(
+    client: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(response_module, "KEPT_FOR", 0.2)
+    provider.says(raw(*document(b"first").pieces, asyncio.Event()), document(b"second"))
+    assert await rest(await ask(client, provider)) == b"first"
+    await until(provider.last.left.is_set, "the connection was closed")
+    assert await rest(await ask(client, provider)) == b"second"
+
+
+async def test_who_waits_for_a_free_connection_has_a_limit(provider: Provider) -> None:
+    """And what could not be connected to does not take the place of others."""
+    client = Client(Connecting(per_host=1), connect_limit=5)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for _ in range(3):
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await client.send("tidal", "POST", nobody, [], b"{}", limit=5)
+    provider.says(raw(asyncio.Event()))
+    asked = asyncio.create_task(ask(client, provider))
+    await until(lambda: provider.asked, "the first was asked")
+    with pytest.raises(NoAnswerError):
+        await ask(client, provider, limit=0.2)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    provider.says(document(b"{}"))
+    assert await rest(await ask(client, provider)) == b"{}"
+    assert len(provider.asked) == 2
+    await client.aclose()
 
 
 async def test_each_answer_has_a_limit_of_its_own(client: Client, provider: Provider) -> None:

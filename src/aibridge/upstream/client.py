@@ -7,15 +7,18 @@ uploads and middleware. Of aiohttp this takes the connector: addresses, TLS, pro
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from contextlib import suppress
 from functools import lru_cache, partial
 
 import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http import StreamWriter
 from yarl import URL
 
 from aibridge.providers.interpreter import Headers
 from aibridge.upstream.connecting import Connecting
+from aibridge.upstream.kept import Kept
 from aibridge.upstream.response import NoAnswerError, Response, ResponseProtocol
 
 _NO_BODY_MEANT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 8.6: others say that they have none
@@ -30,28 +33,27 @@ _MOST_TARGETS = 512
 class _Target:
     """What requests to one URL have in common."""
 
-    def __init__(self, asked: aiohttp.ClientRequest) -> None:
+    def __init__(self, asked: aiohttp.ClientRequest, kept: Kept) -> None:
         self.asked = asked
         """What the connector needs to know; it is never sent."""
-        url = asked.url
-        self._by_proxy = asked.proxy is not None and not asked.is_ssl()  # RFC 9112, 3.2.2: the proxy is told the whole
-        self._name = str(url) if self._by_proxy else url.raw_path_qs
-        self._fields = self._own_fields()
-
-    def _own_fields(self) -> str:
-        return "".join(f"{name}: {value}\r\n" for name, value in self.asked.headers.items())
+        self.kept = kept
+        url, fields = asked.url, [*asked.headers.items()]
+        self._name = url.raw_path_qs
+        if asked.proxy is not None and not asked.is_ssl():  # RFC 9112, 3.2.2: the proxy is told the whole
+            self._name = str(url)
+            if credentials := aiohttp.BasicAuth.from_url(asked.proxy):
+                fields.append(("Proxy-Authorization", credentials.encode()))
+        self._fields = "".join(f"{name}: {value}\r\n" for name, value in fields)
 
     def head(self, method: str, headers: Headers, length: int) -> bytes:
         """The head of a request whose body has this many bytes. ValueError for headers that would break out of it."""
-        # The connector may have put there what the proxy asks for.
-        own = self._own_fields() if self._by_proxy else self._fields
         lines = [f"{name}: {value}\r\n" for name, value in headers]
         if length or method not in _NO_BODY_MEANT:
             lines.append(f"Content-Length: {length}\r\n")
         fields = "".join(lines)
         if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
             raise ValueError("a header of a request holds a line end or a null character")
-        return f"{method} {self._name} HTTP/1.1\r\n{own}{fields}\r\n".encode()
+        return f"{method} {self._name} HTTP/1.1\r\n{self._fields}{fields}\r\n".encode()
 
 
 class Client:
@@ -67,14 +69,13 @@ class Client:
         self._connect_limit = connect_limit
         self._connector = aiohttp.TCPConnector(
             limit=0,
-            limit_per_host=connecting.per_host,
             ttl_dns_cache=connecting.dns_ttl,  # type: ignore[arg-type]  # what it does with it, a float can do
             resolver=connecting.resolver,
         )
         # What it makes for each connection; it has no parameter for that.
         self._connector._factory = partial(ResponseProtocol, self.loop)  # type: ignore[assignment]
         self._target = lru_cache(_MOST_TARGETS)(self._target_of)
-        self._timeout = lru_cache(_MOST_TARGETS)(self._timeout_of)
+        self._kept: dict[ConnectionKey, Kept] = defaultdict(partial(Kept, connecting.per_host))
 
     async def send(
         self, provider: str, method: str, url: str, headers: Headers, body: bytes, *, limit: float
@@ -97,23 +98,40 @@ class Client:
                 once_more = False  # a connection that was kept may have been closed in the same moment
 
     async def _exchange(self, target: _Target, method: str, headers: Headers, body: bytes, limit: float) -> Response:
-        deadline = self.loop.time() + limit
-        try:
-            connection = await self._connector.connect(target.asked, [], self._timeout(limit))
-        except TimeoutError as error:
-            if self.loop.time() >= deadline:
+        deadline, kept = self.loop.time() + limit, target.kept
+        if kept.limited:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await kept.admitted()
+            except TimeoutError as error:
                 raise NoAnswerError from error
-            raise
-        protocol = connection.protocol
-        assert isinstance(protocol, ResponseProtocol)
-        response = protocol.begin(connection, method, deadline)
+        connection = kept.take()
+        if connection is None:
+            connection = await self._connected(target, deadline)
+        response = connection.begin(method, deadline)
         try:
-            response.writing = self._write(protocol, target.head(method, headers, len(body)), body)
+            response.writing = self._write(connection, target.head(method, headers, len(body)), body)
             await response.head()
         except BaseException:
             response.close()
             raise
         return response
+
+    async def _connected(self, target: _Target, deadline: float) -> ResponseProtocol:
+        """A new connection."""
+        limit = min(deadline - self.loop.time(), self._connect_limit)
+        timeout = aiohttp.ClientTimeout(connect=limit, sock_connect=self._connect_limit)
+        try:
+            connection = await self._connector.connect(target.asked, [], timeout)
+        except BaseException as error:
+            target.kept.ended()
+            if isinstance(error, TimeoutError) and self.loop.time() >= deadline:
+                raise NoAnswerError from error
+            raise
+        protocol = connection.protocol
+        assert isinstance(protocol, ResponseProtocol)
+        protocol.hold(connection, target.kept)
+        return protocol
 
     def _write(self, protocol: ResponseProtocol, head: bytes, body: bytes) -> asyncio.Task[None] | None:
         """Write a request: at once, but where its body is so long that all other exchanges would wait for it."""
@@ -132,21 +150,15 @@ class Client:
 
     def _target_of(self, provider: str, url: str) -> _Target:
         parsed, proxies = URL(url, encoded=True), self._connecting.proxies
-        return _Target(
-            aiohttp.ClientRequest(
-                "GET",
-                parsed,
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-                loop=self.loop,
-                proxy=proxies.of(parsed) if proxies else None,
-                ssl=self._connecting.tls.get(provider, True),
-            )
+        asked = aiohttp.ClientRequest(
+            "GET",
+            parsed,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            loop=self.loop,
+            proxy=proxies.of(parsed) if proxies else None,
+            ssl=self._connecting.tls.get(provider, True),
         )
-
-    def _timeout_of(self, limit: float) -> aiohttp.ClientTimeout:
-        # `connect` is about looking up the address too, but also about waiting for a connection to become free.
-        connect = limit if self._connecting.per_host else min(limit, self._connect_limit)
-        return aiohttp.ClientTimeout(connect=connect, sock_connect=self._connect_limit)
+        return _Target(asked, self._kept[asked.connection_key])
 
 
 async def _write_in_pieces(writer: StreamWriter, body: bytes) -> None:

@@ -13,11 +13,17 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from aibridge.upstream.kept import Kept
+
 MOST_UNREAD = 128 << 10
 """Bytes of a body that lie ready before its connection is no longer read from; one reading more may come on top."""
 
 LONGEST_HEAD = 64 << 10
 """Bytes of a head, or of what stands between the chunks of a body, that are waited for to become whole."""
+
+
+KEPT_FOR = 15.0
+"""Seconds for which a connection is kept that nothing is asked on, up to twice as long where nobody looks for one."""
 
 
 class NoAnswerError(aiohttp.ClientError):
@@ -42,7 +48,7 @@ class Response:
         "writing",
     )
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: ResponseProtocol, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
         """0 until the head is there."""
         self.reason = b""
@@ -53,11 +59,10 @@ class Response:
         """Of the body, not taken yet."""
         self.unread = 0
         """Bytes that came since the body was last taken, those around it included."""
-        self.loop = loop
         self.writing: asyncio.Task[None] | None = None
         """What still writes the request."""
-        self._connection = connection
         self.loop = loop
+        self._connection: ResponseProtocol | None = connection
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
@@ -99,8 +104,7 @@ class Response:
         self.unread = 0
         if self._paused:
             self._paused = False
-            transport = self._connection.transport
-            if transport and not transport.is_closing():
+            if transport := self._transport():
                 transport.resume_reading()
         return data
 
@@ -125,10 +129,13 @@ class Response:
 
     def pause(self) -> None:
         """Let no more come until the body is taken."""
-        transport = self._connection.transport
-        if transport and not (self._paused or transport.is_closing()):
+        if not self._paused and (transport := self._transport()):
             self._paused = True
             transport.pause_reading()
+
+    def _transport(self) -> asyncio.Transport | None:
+        transport = None if self._connection is None else self._connection.transport
+        return None if transport is None or transport.is_closing() else transport
 
     def _change(self) -> asyncio.Future[None]:
         self._waiter = waiter = self.loop.create_future()
@@ -136,18 +143,23 @@ class Response:
 
     def release(self) -> None:
         """Let another request have the connection, if that is possible: the body was read to its end."""
-        transport = self._connection.transport
-        writes = self.writing and not self.writing.done()
-        if writes or (transport and transport.get_write_buffer_size()):  # the answer came before the request's end
-            self.close()
+        connection, writing = self._connection, self.writing
+        if connection is None:
+            return
+        transport = connection.transport
+        if (writing and not writing.done()) or (transport and transport.get_write_buffer_size()):
+            self.close()  # the answer came before the request's end
         else:
-            self._connection.release()
+            self._connection = None
+            connection.rest()
 
     def close(self) -> None:
         """Close the connection."""
+        connection, self._connection = self._connection, None
         if self.writing:
             self.writing.cancel()
-        self._connection.close()
+        if connection is not None:
+            connection.give_up()
 
 
 class ResponseProtocol(ResponseHandler):
@@ -155,43 +167,82 @@ class ResponseProtocol(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self._held: Connection | None = None
+        self._kept: Kept | None = None
         self._http: HttpResponseParser | None = None
         self._response: Response | None = None  # until all of it has come
         self._without_body = False  # whatever its head says
         self._headers: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._pending = 0  # bytes of which nothing has come yet
-        self._deadline = 0.0  # of a head
-        self._watch: asyncio.TimerHandle | None = None
+        self._last = False  # nothing more can be asked
+        self._deadline = 0.0  # of a head, or of the next request
+        self._look_at = 0.0
+        self._looking: asyncio.TimerHandle | None = None
 
-    def begin(self, connection: Connection, method: str, deadline: float) -> Response:
+    def hold(self, connection: Connection, kept: Kept) -> None:
+        """Keep what the connector has made also between requests, when it is among those that are kept."""
+        self._held, self._kept = connection, kept
+
+    def begin(self, method: str, deadline: float) -> Response:
         """The answer to the request that is written now; its head must have come when the loop's clock says so."""
-        if self._http is None or self._without_body:  # a parser goes on to wait for the body that its head tells of
-            self._http = HttpResponseParser(self)
-            # What aiohttp tolerates too: folded headers, lines that end without CR, and spaces after a chunk's size.
-            self._http.set_dangerous_leniencies(
-                lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-            )
-        self._without_body = method == "HEAD"
+        self._without_body, had_no_body = method == "HEAD", self._without_body
         self._pending = 0
-        self._response = response = Response(connection, self._loop)
-        if self._watch and deadline < self._deadline:
-            self._watch.cancel()
-            self._watch = None
-        self._deadline = deadline
-        if not self._watch:
-            self._watch = self._loop.call_at(deadline, self._look)
+        self._response = response = Response(self, self._loop)
+        self._expect(deadline)
+        if self._http is None:
+            self._http = _parser(self)
+            self._drain_tail()  # what is said before anything is asked, is said because nothing is to be asked
+        elif had_no_body:  # it is still to come, as far as the parser knows
+            self._http = _parser(self)
         return response
 
+    def rest(self) -> None:
+        """The request is over; wait for the next one, if there can be one."""
+        kept = self._kept
+        if kept is None or self._last or self._response or not self.is_connected():
+            self.give_up()
+        else:
+            self._expect(self._loop.time() + KEPT_FOR)
+            kept.put(self)
+            kept.ended()
+
+    def give_up(self) -> None:
+        """The request is over, and there will be no other one."""
+        self.leave()
+        if self._kept:
+            self._kept.ended()
+
+    def leave(self) -> None:
+        """Close the connection."""
+        held, self._held = self._held, None
+        if held:
+            held.close()
+
+    @property
+    def usable(self) -> bool:
+        """A request can be sent; at least, nothing is known that speaks against it."""
+        return self.is_connected() and self._loop.time() < self._deadline
+
+    def _expect(self, deadline: float) -> None:
+        """Look after the deadline: with a timer that looks now and then, and most requests cost none of their own."""
+        self._deadline = deadline
+        if self._looking is None or deadline < self._look_at:
+            if self._looking:
+                self._looking.cancel()
+            self._look_at = min(deadline, self._loop.time() + KEPT_FOR)
+            self._looking = self._loop.call_at(self._look_at, self._look)
+
     def _look(self) -> None:
-        """One timer looks now and then: most requests cost none of their own."""
-        self._watch = None
-        if self._response is None or self._response.status:
+        self._looking = None
+        if self._response and self._response.status:
             return
         if self._loop.time() < self._deadline:
-            self._watch = self._loop.call_at(self._deadline, self._look)
-        else:
+            self._expect(self._deadline)
+        elif self._response:
             self._response.fail(NoAnswerError())
+        elif self._kept:
+            self._kept.lose(self)
 
     def data_received(self, data: bytes) -> None:
         """Read what came."""
@@ -208,7 +259,7 @@ class ResponseProtocol(ResponseHandler):
                 if self._pending > LONGEST_HEAD:
                     raise HttpParserError("what is neither head nor body has no end")
             except HttpParserUpgrade:
-                self.force_close()
+                self._last = True
             except HttpParserError as error:
                 self._break_off()
                 failed = aiohttp.ClientPayloadError("broken") if response.status else aiohttp.ClientError("not HTTP")
@@ -221,7 +272,7 @@ class ResponseProtocol(ResponseHandler):
 
     def _break_off(self) -> None:
         """What comes is not HTTP, or nothing was asked that it could answer."""
-        self.force_close()
+        self._last = True
         if self.transport:
             self.transport.close()
 
@@ -255,8 +306,7 @@ class ResponseProtocol(ResponseHandler):
         self._pending = 0
         response.status, response.reason, response.raw_headers = status, self._reason, self._headers
         self._headers = []  # trailers mean nothing here (RFC 9110, 6.5.1)
-        if not http.should_keep_alive():
-            self.force_close()
+        self._last = not http.should_keep_alive()
         if self._without_body:
             response.complete = True
             self._response = None
@@ -278,9 +328,11 @@ class ResponseProtocol(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """There is no connection any more."""
         response, self._response, self._http = self._response, None, None
-        if self._watch:
-            self._watch.cancel()
-            self._watch = None
+        if self._looking:
+            self._looking.cancel()
+            self._looking = None
+        if self._kept:
+            self._kept.lose(self)
         if response:
             if response.status and exc is None and _ends_with_connection(response):
                 response.complete = True
@@ -288,6 +340,15 @@ class ResponseProtocol(ResponseHandler):
             else:
                 response.fail(_loss(exc, begun=response.status > 0))
         super().connection_lost(exc)
+
+
+def _parser(connection: ResponseProtocol) -> HttpResponseParser:
+    """As lenient as aiohttp's: folded headers, lines that end without CR, and spaces after a chunk's size are taken."""
+    parser = HttpResponseParser(connection)
+    parser.set_dangerous_leniencies(
+        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+    )
+    return parser
 
 
 def _length(reason: bytes, headers: list[tuple[bytes, bytes]]) -> int:

@@ -1,0 +1,56 @@
+"""Connections that are kept between the requests to a host."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aibridge.upstream.response import ResponseProtocol
+
+
+class Kept:
+    """The connections to one host that nothing is asked on, and how many requests may be under way to it.
+
+    aiohttp's connector keeps connections too, but takes ten times as long to hand one out. `most` is 0 for any number.
+    """
+
+    __slots__ = ("_free", "_idle")
+
+    def __init__(self, most: int) -> None:
+        self._free = asyncio.Semaphore(most) if most else None
+        self._idle: dict[ResponseProtocol, None] = {}
+
+    @property
+    def limited(self) -> bool:
+        """A request has to be `admitted` first."""
+        return self._free is not None
+
+    async def admitted(self) -> None:
+        """Wait until one more request may be under way."""
+        assert self._free
+        await self._free.acquire()
+
+    def ended(self) -> None:
+        """It is no longer under way."""
+        if self._free:
+            self._free.release()
+
+    def take(self) -> ResponseProtocol | None:
+        """The connection that was used last, if it can be used again; None where there is none."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.usable:
+                return connection
+            connection.leave()
+        return None
+
+    def put(self, connection: ResponseProtocol) -> None:
+        """Keep a connection for the next request."""
+        self._idle[connection] = None
+
+    def lose(self, connection: ResponseProtocol) -> None:
+        """A connection is gone, or was kept for long enough."""
+        if connection in self._idle:
+            del self._idle[connection]
+            connection.leave()
