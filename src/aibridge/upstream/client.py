@@ -47,11 +47,12 @@ class _Target:
 
     def head(self, method: str, headers: Headers, length: int) -> bytes:
         """The head of a request whose body has this many bytes. ValueError for headers that would break out of it."""
-        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        lines = [*map(": ".join, headers)]
         if length or method not in _NO_BODY_MEANT:
-            lines.append(f"Content-Length: {length}\r\n")
-        fields = "".join(lines)
-        if fields.count("\n") != len(lines) or fields.count("\r") != len(lines) or "\0" in fields:
+            lines.append(f"Content-Length: {length}")
+        lines.append("")
+        fields = "\r\n".join(lines)
+        if not (fields.count("\n") == fields.count("\r") == len(lines) - 1) or "\0" in fields:
             raise ValueError("a header of a request holds a line end or a null character")
         return f"{method} {self._name} HTTP/1.1\r\n{self._fields}{fields}\r\n".encode()
 

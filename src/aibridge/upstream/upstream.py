@@ -81,9 +81,9 @@ class Answer:
 
     def header(self, name: str) -> str:
         """The value of a header; empty where there is none."""
-        lowered = name.lower().encode()
+        lowered, length = name.lower().encode(), len(name)
         for found, value in self.headers:
-            if len(found) == len(lowered) and found.lower() == lowered:
+            if len(found) == length and found.lower() == lowered:
                 return value.decode("latin-1")
         return ""
 
@@ -220,10 +220,7 @@ class Upstream:
                 if visit is None or attempt.way.provider != visit.provider:
                     sending = attempt.way.request(request)
                     try:
-                        wire = await _as_sent(sending, sending.interpreter) if sending.interpreter else sending
-                        entered = self._visit(wire)
-                        if self._dump:
-                            await entered.dumped(self._dump, wire)
+                        entered, wire = await self._visit(sending)
                     except Fault as fault:
                         attempt = attempts.refused(attempt.way, fault, monotonic())
                         continue
@@ -265,12 +262,16 @@ class Upstream:
         last.follow(visit.followers)
         return last
 
-    def _visit(self, request: UpstreamRequest) -> _Visit:
-        """Begin to ask a provider. Raises `Fault` (BREAKER_OPEN)."""
-        if self._breakers and request.model is not None:
-            call = self._breakers.admit(Key(request.provider, request.endpoint, request.model))
-            return _Visit(request.provider, call, [call])
-        return _Visit(request.provider, None, [])
+    async def _visit(self, sending: UpstreamRequest) -> tuple[_Visit, UpstreamRequest]:
+        """Begin to ask a provider; with what goes over the wire. Raises `Fault` where it can not be asked."""
+        wire = await _as_sent(sending, sending.interpreter) if sending.interpreter else sending
+        call = None
+        if self._breakers and wire.model is not None:
+            call = self._breakers.admit(Key(wire.provider, wire.endpoint, wire.model))
+        visit = _Visit(wire.provider, call)
+        if self._dump:
+            await visit.dumped(self._dump, wire)
+        return visit, wire
 
     async def _outcome(self, request: UpstreamRequest, wire: UpstreamRequest | None) -> Answer | Fault:
         """What comes of one attempt; `wire` is the request that goes over the wire, where it is made already."""
@@ -312,8 +313,9 @@ class Upstream:
 class _Visit:
     """The attempts at one provider: for its circuit breaker, and for the dump, they are one exchange."""
 
-    def __init__(self, provider: str, call: Call | None, followers: list[Follower]) -> None:
-        self.provider, self.followers = provider, followers
+    def __init__(self, provider: str, call: Call | None) -> None:
+        self.provider = provider
+        self.followers: list[Follower] = [call] if call else []
         self._call = call
 
     async def dumped(self, dump: Dump, request: UpstreamRequest) -> None:
