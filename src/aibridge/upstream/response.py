@@ -165,6 +165,21 @@ class Response:
 class ResponseProtocol(ResponseHandler):
     """One connection, as aiohttp's connector wants it; what the connector asks of a proxy is read in aiohttp's way."""
 
+    __slots__ = (
+        "_deadline",
+        "_headers",
+        "_held",
+        "_http",
+        "_kept",
+        "_last",
+        "_look_at",
+        "_looking",
+        "_pending",
+        "_reason",
+        "_response",
+        "_without_body",
+    )
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._held: Connection | None = None
