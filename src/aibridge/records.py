@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from random import Random
+from itertools import count
+from random import SystemRandom
 from time import time_ns
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-_random = Random()  # noqa: S311  # seeded by the operating system; ids must differ, not be secret
-os.register_at_fork(after_in_child=_random.seed)
 
-_VARIANT = 0x8000_0000_0000_0000
+class _Sequence:
+    """What makes the ids of one process differ among themselves, by a counter, and from those of every other one.
+
+    The second part is drawn at random, as is where the counter begins (RFC 9562, 6.2): ids must differ, not be secret.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+        os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        """Be another process's."""
+        random = SystemRandom()
+        self.process = f"7{random.getrandbits(12):03x}-{random.getrandbits(14) | 0x8000:04x}"
+        self.counter = count(random.getrandbits(47))  # of the 48 bits that there are, for it rises
+
+
+_sequence = _Sequence()
 
 
 def new_id() -> str:
@@ -26,8 +42,7 @@ def new_id() -> str:
     Ids that rise with time are put at the end of a database's indices, so storing stays cheap however much is stored.
     """
     time = (time_ns() // 1_000_000).to_bytes(6).hex("-", -4)
-    rest = (_random.getrandbits(62) | _VARIANT).to_bytes(8).hex("-", 6)
-    return f"{time}-7{_random.getrandbits(12):03x}-{rest}"
+    return f"{time}-{_sequence.process}-{next(_sequence.counter).to_bytes(6).hex()}"
 
 
 def least_id(time: datetime) -> str:

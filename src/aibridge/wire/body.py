@@ -102,7 +102,7 @@ def last_said(messages: list[msgspec.Raw]) -> Said | None:
     """
     for message in reversed(messages):
         try:
-            said = json_bytes.decode_strictly(_said, bytes(message))
+            said = json_bytes.decode_strictly(_said, message)
         except UnicodeDecodeError as error:
             raise Fault(Kind.INVALID_REQUEST, _NOT_UTF_8) from error
         except (msgspec.DecodeError, RecursionError):
@@ -120,7 +120,7 @@ def texts(content: msgspec.Raw | bytes, kind: str, *, lenient: bool = False) -> 
     told = bytes(content)
     decode = json_bytes.decode if lenient else json_bytes.decode_strictly
     try:
-        if told.startswith(b'"'):
+        if told[:1] == b'"':
             return [decode(_text, told)]
         return [part.text for part in decode(_parts, told) if part.type == kind]
     except UnicodeDecodeError as error:
@@ -134,8 +134,9 @@ def last_text(content: msgspec.Raw | bytes, kind: str, *, lenient: bool = False)
 
     Of a text that is not UTF-8, see `texts`.
     """
-    told = texts(content, kind, lenient=lenient)
-    if bytes(content).startswith(b'"'):
+    given = bytes(content)
+    told = texts(given, kind, lenient=lenient)
+    if given[:1] == b'"':
         return told[0] if told else None
     for text in reversed(told):
         if not _is_reminder(text):
@@ -144,5 +145,4 @@ def last_text(content: msgspec.Raw | bytes, kind: str, *, lenient: bool = False)
 
 
 def _is_reminder(text: str) -> bool:
-    text = text.strip()
-    return text.startswith("<system-reminder>") and text.endswith("</system-reminder>")
+    return text.lstrip().startswith("<system-reminder>") and text.rstrip().endswith("</system-reminder>")

@@ -20,7 +20,7 @@ def told(usage: msgspec.Raw) -> dict[str, Any]:
 
     Raises `msgspec.DecodeError` where it is no object.
     """
-    return json_bytes.decode(_object, bytes(usage)) or {} if usage else {}
+    return json_bytes.decode(_object, usage) or {} if usage else {}
 
 
 def count(value: Any) -> int:
@@ -40,13 +40,13 @@ def others(usage: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """Every counter but the `known` ones, under its own name; those of a nested object as `object.counter`."""
     found: dict[str, Any] = {}
     for name, value in usage.items():
-        if type(value) is not dict:
-            if name not in known and value is not None:
-                found[name] = value
+        if name in known or value is None:
             continue
-        for each, inner in value.items():
-            if inner is not None and (path := f"{name}.{each}") not in known:
-                found[path] = inner
+        if type(value) is dict:
+            told = ((f"{name}.{each}", inner) for each, inner in value.items())
+            found.update((path, inner) for path, inner in told if inner is not None and path not in known)
+        else:
+            found[name] = value
     return found
 
 
@@ -56,6 +56,6 @@ def usage_of(uncached: int, output: int, read: int, written: int, raw: dict[str,
     `raw` is that object, whose `known` counters are told by the others.
     """
     extra = others(raw, known)
-    if min(uncached, output, read, written) >= 0:
+    if uncached >= 0 and output >= 0 and read >= 0 and written >= 0:
         return Usage(uncached, output, read, written, extra)
     return Usage(max(0, uncached), max(0, output), max(0, read), max(0, written), {**extra, "raw_usage": raw})

@@ -22,7 +22,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _scan = json.JSONDecoder(parse_int=str, strict=False).raw_decode  # as text, numbers may be of any length
 
 
-def decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
+def decode(decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:
     """Decode, taking escaped lone surrogates, and bytes that are not UTF-8, for U+FFFD.
 
     JavaScript clients send those where they cut a text inside a character; RFC 8259 (8.2) allows it, msgspec does not.
@@ -34,15 +34,16 @@ def decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
         return decode_strictly(decoder, text_of(text).encode())
 
 
-def decode_strictly(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
+def decode_strictly(decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:
     """The same for a text that must be UTF-8: raises `UnicodeDecodeError` where a part that is decoded is not."""
     try:
         return decoder.decode(text)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        whole = mended(text)
-        if whole == text:
+        told = bytes(text)
+        whole = mended(told)
+        if whole == told:
             raise
         return decoder.decode(whole)
 

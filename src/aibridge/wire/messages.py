@@ -35,13 +35,14 @@ class Messages:
         """Read a request: nothing of it is changed."""
         members = read_body(_request, body)
         said = last_said(members.messages)
+        content = bytes(said.content) if said else b""
         return Request(
             body,
             members.model,
             members.stream is True,
-            prompt=last_text(said.content, "text") if said and said.role == "user" else None,
-            correlating_tool_call_id=_answered_call(bytes(said.content)) if said else None,
-            hints=SessionHints(user_id=_user_id(bytes(members.metadata))),
+            prompt=last_text(content, "text") if said and said.role == "user" else None,
+            correlating_tool_call_id=_answered_call(content),
+            hints=_hints(members.metadata),
         )
 
     def stream_reader(self, request: Request) -> Reader:
@@ -129,20 +130,21 @@ _metadata = msgspec.json.Decoder(_Metadata)
 _results = msgspec.json.Decoder(list[_Result])
 _message = msgspec.json.Decoder(_Message)
 _delta = msgspec.json.Decoder(_Delta)
+_NO_HINTS = SessionHints()
 _event = msgspec.json.Decoder(Event)
 
 
-def _user_id(metadata: bytes) -> str | None:
+def _hints(metadata: msgspec.Raw) -> SessionHints:
     if not metadata:
-        return None
+        return _NO_HINTS
     try:
-        return json_bytes.decode(_metadata, metadata).user_id
+        return SessionHints(user_id=json_bytes.decode(_metadata, metadata).user_id)
     except msgspec.DecodeError:
-        return None
+        return _NO_HINTS
 
 
 def _answered_call(content: bytes) -> str | None:
-    if not content.startswith(b"["):  # a string, which answers nothing
+    if content.find(b"tool_result") < 0 and content.find(b"\\u") < 0:  # escaped, the word would look otherwise
         return None
     try:
         blocks = json_bytes.decode(_results, content)
@@ -198,9 +200,9 @@ class MessageStream(StreamReader[Event]):
         kind = event.type
         if kind == "content_block_delta":
             if event.index in self._calls:
-                self._calls[event.index][1].append(json_bytes.decode(_delta, bytes(event.delta)).partial_json)
+                self._calls[event.index][1].append(json_bytes.decode(_delta, event.delta).partial_json)
             elif event.index in self._thoughts:
-                self._thoughts[event.index].append(json_bytes.decode(_delta, bytes(event.delta)).thinking)
+                self._thoughts[event.index].append(json_bytes.decode(_delta, event.delta).thinking)
         elif kind == "content_block_start" and event.content_block:
             self._open(event.index, event.content_block)
         elif kind == "content_block_stop":
@@ -209,7 +211,7 @@ class MessageStream(StreamReader[Event]):
             self.turn.response_id = event.message.id or self.turn.response_id
             self._count(event.message.usage)
         elif kind == "message_delta":
-            self.turn.stop_reason = json_bytes.decode(_delta, bytes(event.delta)).stop_reason or self.turn.stop_reason
+            self.turn.stop_reason = json_bytes.decode(_delta, event.delta).stop_reason or self.turn.stop_reason
             self._count(event.usage)
         elif kind == "message_stop" and not self.turn.error:
             self.turn.complete = self.ended = True

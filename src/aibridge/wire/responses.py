@@ -196,7 +196,7 @@ def _thoughts(item: _Item) -> list[Thought]:
 def _add(told: msgspec.Raw, turn: Turn) -> None:
     """Read an item. There are many kinds, and one that is not as expected must not hide what else the answer shows."""
     with suppress(msgspec.DecodeError, RecursionError):
-        item = json_bytes.decode(_item, bytes(told))
+        item = json_bytes.decode(_item, told)
         if call := _call(item):
             turn.tool_calls.append(call)
         turn.thoughts.extend(_thoughts(item))
@@ -256,9 +256,9 @@ class ResponseStream(StreamReader[Event]):
             self._items += 1
             _add(event.item, turn)
         elif kind in ("response.created", "response.in_progress", "response.queued"):
-            turn.response_id = json_bytes.decode(_id, bytes(event.response)).id or turn.response_id
+            turn.response_id = json_bytes.decode(_id, event.response).id or turn.response_id
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
-            self._close(kind, json_bytes.decode(_response, bytes(event.response)))
+            self._close(kind, json_bytes.decode(_response, event.response))
         elif kind == "error":
             turn.error = error_in({"error": event.error}) or ProviderError(event.code, event.message)
             # and not the end yet: `response.failed` often follows, with usage
