@@ -43,7 +43,7 @@ class Watch:
         self._listening: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Watch:
-        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._begin_to_listen)
+        self._timer = self.task.get_loop().call_later(_PATIENCE, self._begin_to_listen)
         return self
 
     def interrupt(self, why: Why) -> None:

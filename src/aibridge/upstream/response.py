@@ -79,14 +79,9 @@ class Response:
         """Something of the body lies ready."""
         return bool(self.pieces)
 
-    @property
-    def ready(self) -> bool:
-        """`take` has something to tell, be it the end."""
-        return bool(self.pieces) or self.complete or self._error is not None
-
     async def more(self) -> None:
-        """Wait until it is ready."""
-        while not self.ready:
+        """Wait until `take` has something to tell, be it the end."""
+        while not (self.pieces or self.complete or self._error):
             await self._change()
 
     def take(self) -> bytes:
@@ -128,8 +123,8 @@ class Response:
                 waiter.set_result(None)
 
     def pause(self) -> None:
-        """Let no more come until the body is taken."""
-        if not self._paused and (transport := self._transport()):
+        """Let no more come until what lies ready of the body is taken."""
+        if self.pieces and not self._paused and (transport := self._transport()):
             self._paused = True
             transport.pause_reading()
 

@@ -121,7 +121,7 @@ class Answer:
             if not response.complete:
                 if self._timer is None:
                     self._arm(self._loop.time())
-                if not response.ready:
+                if not response.pieces:
                     self._silent_since = self._loop.time()
                     await response.more()
             data = response.take()
