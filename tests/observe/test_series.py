@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from aibridge.observe import metrics as there
+from aibridge.observe.histogram import Histogram
 from aibridge.observe.metrics import Metrics
-from aibridge.observe.observations import Histogram, Observations
 from aibridge.observe.series import Series
 from aibridge.wire.dialect import Usage
 
@@ -82,12 +82,10 @@ def test_a_histogram_is_what_it_would_be_by_single_observations(registry: Collec
     bounds = (0.5, 2, 5)
     one_by_one = prometheus_client.Histogram("one", "One by one.", buckets=bounds, registry=registry)
     together = Histogram("many", "Many at once.", buckets=bounds, registry=registry)
-    observations = Observations(together)
     for values in ((0, 0.5, 0.500001, 2, 4), (), (5, 7, 1e9, 2)):
         for value in values:
             one_by_one.observe(value)
-            observations.add(value)
-        observations.settle()
+        together.observe_all(values)
     shown = [
         [(sample.name.partition("_")[2], sample.labels, sample.value) for sample in family.samples[:-1]]
         for metric in (one_by_one, together)

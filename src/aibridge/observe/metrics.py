@@ -14,7 +14,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Metric
 
-from aibridge.observe.observations import Histogram
+from aibridge.observe.histogram import Histogram
 from aibridge.observe.series import Series
 
 MOST_VALUES = 1000
@@ -57,8 +57,7 @@ class Metrics:
     ) -> None:
         self._all = CollectorRegistry()
         at: dict[str, Any] = {"registry": self._all, "namespace": namespace}
-        self.counting = Lock()
-        """Held while a count changes."""
+        self._settling = Lock()
         self.unsettled: set[Series] = set()
         """Those that have counts to hand over."""
         self._models, self._tools, self._actors = Labels(most_values), Labels(most_values), Labels(most_values)
@@ -170,7 +169,7 @@ class Metrics:
 
     def settle(self) -> None:
         """Hand what was counted to `prometheus_client`: for another process that looks, or the end of this one."""
-        with self.counting:
+        with self._settling:
             while self.unsettled:
                 self.unsettled.pop().settle()
 

@@ -1,14 +1,13 @@
-"""What is counted of interceptions, from the moment that it is counted until it is Prometheus' to show."""
+"""What is told of interceptions, from the moment that it happens until it is counted, for Prometheus to show."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from prometheus_client import Counter
+import prometheus_client
 
-from aibridge.observe.observations import Observations
 from aibridge.records import Status
 from aibridge.wire.dialect import Usage
 
@@ -16,105 +15,126 @@ if TYPE_CHECKING:
     from aibridge.observe.metrics import Metrics
 
 Name = TypeVar("Name", str, tuple[str, str])
+Told = TypeVar("Told")
 
 MOST_TOKENS = 1 << 63
 """What a provider can not mean: a float holds the sum of as many counts below it as there will ever be."""
 
+MOST_UNSETTLED = 1000
+"""How many ends of interceptions wait to be counted, should nobody look."""
+
 
 class Series:
-    """The counts of interceptions that share their labels, until `settle` hands them to `prometheus_client`.
+    """What is told of interceptions that share their labels, until `settle` counts it in `prometheus_client`.
 
-    That is done for all of them when somebody looks, and not each time that something happens, since adding to a number
-    here takes a small part of what adding to a metric does. Threads may count and settle at the same time.
+    That is done for all of them when somebody looks, and not each time that something happens, since to count many at
+    once takes a small part of the time. Threads may tell and settle at the same time: what is told is kept first and
+    announced then, each in one step, so that whoever settles either finds it or leaves it announced.
     """
 
     def __init__(
         self, metrics: Metrics, provider: str, model: str, route: str, method: str, initiator: str, client: str
     ) -> None:
         self._metrics = metrics
-        self._counting, self._unsettled = metrics.counting, metrics.unsettled
+        self._unsettled = metrics.unsettled
         self._model = (provider, model)
         self._who = (initiator, client)
         self._route = (route, method)
         self._inflight = metrics.inflight.labels(provider, model, route)
-        self._running = 0
-        self._prompts = 0
-        self._ended: defaultdict[str, int] = defaultdict(int)
-        self._tokens: defaultdict[str, int] = defaultdict(int)
-        self._selections: defaultdict[str, int] = defaultdict(int)
-        self._invocations: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._durations = Observations(metrics.durations.labels(provider, model))
-        self._overheads = Observations(metrics.overhead.labels(provider))
-        self._first_bytes = Observations(metrics.added_first_byte.labels(provider))
+        self._durations = metrics.durations.labels(provider, model)
+        self._overheads = metrics.overhead.labels(provider)
+        self._added = metrics.added_first_byte.labels(provider)
+        self._begun: list[bool] = []
+        self._over: list[Status] = []
+        self._ended: list[tuple[Status, float, float]] = []
+        self._first_bytes: list[float] = []
+        self._used: list[Usage] = []
+        self._selected: list[str] = []
+        self._invoked: list[tuple[str, str]] = []
 
     def begun(self, *, prompted: bool) -> None:
         """An interception begins, with a prompt of the user's or none."""
-        with self._counting:
-            self._unsettled.add(self)
-            self._running += 1
-            self._prompts += prompted
+        self._begun.append(prompted)
+        self._unsettled.add(self)
 
     def answered(self, added: float) -> None:
         """The first byte of an answer is there, so many seconds later than it would be without the gateway."""
-        with self._counting:
-            self._unsettled.add(self)
-            self._first_bytes.add(added)
+        self._first_bytes.append(added)
+        self._unsettled.add(self)
 
     def used(self, usage: Usage) -> None:
-        """A turn used tokens; of the provider's other counters, what is no positive whole number is no count."""
-        with self._counting:
-            self._unsettled.add(self)
-            tokens = self._tokens
-            tokens["input"] += usage.input
-            tokens["output"] += usage.output
-            tokens["cache_read_input_tokens"] += usage.cache_read
-            tokens["cache_write_input_tokens"] += usage.cache_write
-            for kind, value in usage.extra.items():
-                if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST_TOKENS:
-                    tokens[kind] += value
+        """A turn used tokens."""
+        self._used.append(usage)
+        self._unsettled.add(self)
 
     def selected(self, tool: str) -> None:
         """A model asks for a client's own tool."""
-        with self._counting:
-            self._unsettled.add(self)
-            self._selections[self._metrics.tool(tool)] += 1
+        self._selected.append(tool)
+        self._unsettled.add(self)
 
     def invoked(self, server: str, tool: str) -> None:
         """An injected tool was called."""
-        with self._counting:
-            self._unsettled.add(self)
-            self._invocations[server, self._metrics.tool(tool)] += 1
+        self._invoked.append((server, tool))
+        self._unsettled.add(self)
 
     def ended(self, status: Status, took: float, overhead: float, *, begun: Series) -> None:
         """An interception ended, after so many seconds.
 
         Its labels when it had `begun` were others if its provider was left for another one.
         """
-        with self._counting:
-            self._unsettled.add(self)
-            self._unsettled.add(begun)
-            begun._running -= 1
-            self._ended[status] += 1
-            self._durations.add(took)
-            self._overheads.add(overhead)
+        begun._over.append(status)
+        begun._unsettled.add(begun)
+        self._ended.append((status, took, overhead))
+        self._unsettled.add(self)
+        if len(self._ended) > MOST_UNSETTLED:
+            self._metrics.settle()
 
     def settle(self) -> None:
-        """Hand over what was counted; nobody may count meanwhile."""
+        """Count what was told until now; by one thread at a time."""
         metrics, model, who = self._metrics, self._model, self._who
-        self._inflight.inc(self._running)
-        if self._prompts:
-            metrics.prompts.labels(*model, *who).inc(self._prompts)
-        self._running = self._prompts = 0
-        _settle(self._ended, lambda status: metrics.interceptions.labels(*model, status, *self._route, *who))
-        _settle(self._tokens, lambda kind: metrics.tokens.labels(*model, kind, *who))
-        _settle(self._selections, lambda tool: metrics.selections.labels(*model, tool))
-        _settle(self._invocations, lambda tool: metrics.invocations.labels(*model, *tool))
-        for observations in (self._durations, self._overheads, self._first_bytes):
-            observations.settle()
+        begun, tool = _taken(self._begun), metrics.tool
+        self._inflight.inc(len(begun) - len(_taken(self._over)))
+        if prompts := sum(begun):
+            metrics.prompts.labels(*model, *who).inc(prompts)
+        if ended := _taken(self._ended):
+            statuses, durations, overheads = zip(*ended, strict=True)
+            self._durations.observe_all(durations)
+            self._overheads.observe_all(overheads)
+            _count(Counter(statuses), lambda status: metrics.interceptions.labels(*model, status, *self._route, *who))
+        if first_bytes := _taken(self._first_bytes):
+            self._added.observe_all(first_bytes)
+        if used := _taken(self._used):
+            _count(_tokens(used), lambda kind: metrics.tokens.labels(*model, kind, *who))
+        if selected := _taken(self._selected):
+            _count(Counter(map(tool, selected)), lambda name: metrics.selections.labels(*model, name))
+        if invoked := _taken(self._invoked):
+            names = Counter((server, tool(name)) for server, name in invoked)
+            _count(names, lambda name: metrics.invocations.labels(*model, *name))
 
 
-def _settle(counts: dict[Name, int], counter: Callable[[Name], Counter]) -> None:
+def _taken(told: list[Told]) -> list[Told]:
+    """What stands in a list, which is there no longer; not what another thread adds meanwhile."""
+    taken = told[:]
+    del told[: len(taken)]
+    return taken
+
+
+def _tokens(used: Sequence[Usage]) -> Counter[str]:
+    """The sums of tokens; of the provider's other counters, what is no positive whole number is no count."""
+    tokens = Counter(
+        input=sum([usage.input for usage in used]),
+        output=sum([usage.output for usage in used]),
+        cache_read_input_tokens=sum([usage.cache_read for usage in used]),
+        cache_write_input_tokens=sum([usage.cache_write for usage in used]),
+    )
+    for usage in used:
+        for kind, value in usage.extra.items():
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST_TOKENS:
+                tokens[kind] += value
+    return tokens
+
+
+def _count(counts: Counter[Name], counter: Callable[[Name], prometheus_client.Counter]) -> None:
     for name, count in counts.items():
         if count:
             counter(name).inc(count)
-    counts.clear()
