@@ -6,7 +6,7 @@ import json
 import logging
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -100,7 +100,7 @@ TOLD = InterceptionFacts(
 
 def test_a_host_gets_the_line_of_an_interception_as_a_record(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        tell(TOLD)
+        tell(TOLD, datetime.now(UTC))
     [made] = caplog.records
     assert (made.name, made.levelname, made.getMessage()) == ("aibridge.interceptions", "INFO", "interception failed")
     assert vars(made)["facts"] == msgspec.structs.asdict(TOLD)
@@ -108,15 +108,16 @@ def test_a_host_gets_the_line_of_an_interception_as_a_record(caplog: pytest.LogC
 
 _TELLING = """
 import asyncio, logging, sys
+from datetime import UTC, datetime
 import msgspec
 from aibridge.observe import log
 
 async def main():
     told = msgspec.json.decode(sys.argv[1], type=log.InterceptionFacts)
-    log.tell(told)
-    log.tell(told)
+    log.tell(told, datetime.now(UTC))
+    log.tell(told, datetime.now(UTC))
     logging.getLogger("aibridge.server").info("between")
-    log.tell(told)
+    log.tell(told, datetime.now(UTC))
 
 log.configure("json", "info")
 asyncio.run(main())

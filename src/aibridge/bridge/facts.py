@@ -341,7 +341,8 @@ class Facts:
                 cache_write_input_tokens=usage.cache_write,
                 duration_ms=round(ended.took * 10_000) / 10,  # round(…, 1) goes by way of decimal text
                 overhead_ms=round(ended.overhead * 100_000) / 100,
-            )
+            ),
+            end.ended_at,
         )
 
 

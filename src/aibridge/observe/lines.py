@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from contextlib import suppress
 from select import PIPE_BUF
 from threading import RLock
@@ -23,43 +24,43 @@ class Lines:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._waiting = bytearray()
+        self._waiting: deque[bytes] = deque()
         self._flushed_by = 0.0
         """When a timer writes what waits; past where there is none, or its loop ended before it."""
         self._lock = RLock()  # a signal's handler may write in the middle of a write
 
     def write(self, line: bytes) -> None:
         """Write a line, and what waits before it."""
-        with self._lock:
-            self._add(line)
-            self.flush()
+        self._waiting.append(line)
+        self.flush()
 
     def write_soon(self, line: bytes) -> None:
         """Write a line within `PATIENCE`; at once where no event loop runs that could see to it."""
-        with self._lock:
-            self._add(line)
-            if (now := monotonic()) < self._flushed_by:
-                return
-            try:
-                asyncio.get_running_loop().call_later(PATIENCE, self._patience_ends)
-            except RuntimeError:
-                self.flush()
-            else:
-                self._flushed_by = now + PATIENCE
+        self._waiting.append(line)
+        if (now := monotonic()) < self._flushed_by:
+            return
+        try:
+            asyncio.get_running_loop().call_later(PATIENCE, self._patience_ends)
+        except RuntimeError:
+            self.flush()
+        else:
+            self._flushed_by = now + PATIENCE
 
     def flush(self) -> None:
         """Write what waits."""
-        with self._lock, suppress(OSError):
-            if self._waiting:
-                waiting, self._waiting = self._waiting, bytearray()
-                os.write(self._descriptor, waiting)
+        with self._lock:
+            while self._waiting:
+                with suppress(OSError):
+                    os.write(self._descriptor, self._next())
+
+    def _next(self) -> bytes:
+        """As many of the lines that wait as a pipe takes in one piece, or one line that is longer."""
+        lines = [self._waiting.popleft()]
+        room = PIPE_BUF - len(lines[0])
+        while self._waiting and (room := room - len(self._waiting[0])) >= 0:
+            lines.append(self._waiting.popleft())
+        return b"".join(lines)
 
     def _patience_ends(self) -> None:
-        with self._lock:
-            self._flushed_by = 0.0  # even if that is a little early: the next line needs a timer of its own
-            self.flush()
-
-    def _add(self, line: bytes) -> None:
-        if len(self._waiting) + len(line) > PIPE_BUF:
-            self.flush()
-        self._waiting += line
+        self._flushed_by = 0.0  # even if that is a little early: the next line needs a timer of its own
+        self.flush()

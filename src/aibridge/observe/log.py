@@ -42,19 +42,23 @@ class InterceptionFacts(msgspec.Struct, gc=False):
     overhead_ms: float
 
 
-def tell(facts: InterceptionFacts) -> None:
-    """Log the line of an interception; that the logger `aibridge.interceptions` takes it is for the caller to see.
+def tell(facts: InterceptionFacts, time: datetime) -> None:
+    """Log the line of an interception that ended at a time (in UTC).
 
-    It is a record of that logger, with the facts as `facts`. Where such a record would become a line of JSON on
-    standard error, the line is written without one, in a fraction of the time, and may wait for others.
+    It is a record of the logger `aibridge.interceptions`, with the facts as `facts`; that this takes it is for the
+    caller to see. Where such a record would become a line of JSON on standard error, the line is written without one,
+    in a fraction of the time, and may wait for others.
     """
     if not _direct:
         _interceptions.info("interception %s", facts.status, extra={"facts": msgspec.structs.asdict(facts)})
     else:
+        status = facts.status.encode()
         _standard_error.write_soon(
-            b'{"time":%s,"level":"info","logger":"aibridge.interceptions","message":"interception %s",%s\n'
-            % (_encode(datetime.now(UTC)), facts.status.encode(), _encode(facts)[1:])
+            b"".join((b'{"time":', _encode(time), _SAME_IN_EVERY_LINE, status, b'",', _encode(facts)[1:], b"\n"))
         )
+
+
+_SAME_IN_EVERY_LINE = b',"level":"info","logger":"aibridge.interceptions","message":"interception '
 
 
 class JSONFormatter(logging.Formatter):
