@@ -89,6 +89,10 @@ class TestProxies:
             async with reaching(Connecting(proxies=Proxies(http=known, https=proxy.url))) as upstream:
                 assert await asked(upstream, "http://tidal.example") == b"well"
                 assert provider.last.header("Proxy-Authorization") is None
+                # This one asks for the first request of a connection only, and passes on what follows as it comes.
+                assert await asked(upstream, "http://tidal.example/other") == b"well"
+                assert provider.last.header("Proxy-Authorization") is not None
+                assert provider.connections == 1
                 with pytest.raises(Fault, match=r"the proxy before tidal refused to connect \(407\)") as refused:
                     await asked(upstream, "https://tidal.example")
         assert refused.value.kind is Kind.UPSTREAM_FAULT

@@ -132,14 +132,16 @@ class Connections:
         self._connector = aiohttp.TCPConnector()
         self._key = aiohttp.ClientRequest("GET", URL("http://provider.test"), loop=self._loop).connection_key
 
-    async def seen(self, pieces: Iterable[bytes], then: str, method: str) -> Seen:
-        """What is seen where these pieces come."""
+    async def seen(self, pieces: Iterable[bytes], then: str, method: str, early: bytes = b"") -> Seen:
+        """What is seen where these pieces come; `early` comes before anything was asked."""
         here, there = socket.socketpair()
         transport, protocol = await self._loop.create_connection(lambda: ResponseProtocol(self._loop), sock=here)
         kept = Kept(0)
         protocol.hold(Connection(self._connector, self._key, protocol, self._loop), kept)
+        if early:
+            protocol.data_received(early)
         response = protocol.begin(method, self._loop.time() + 60)
-        body, how = b"", WAITING
+        body, how = response.take(), WAITING
         for piece in pieces:
             protocol.data_received(piece)
             if response.begun:
@@ -186,6 +188,13 @@ async def test_and_if_they_are_cut_in_many_places(case: Said, cuts: list[int], c
     places = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
     pieces = [data[start:end] for start, end in pairwise(places)]
     assert await connections.seen(pieces, then, method) == seen
+
+
+async def test_what_is_said_before_anything_is_asked_is_the_answer(connections: Connections) -> None:
+    """So a server refuses that has no time for more."""
+    data, then, method, seen = CASES["a length"]
+    for cut in range(1, len(data) + 1):
+        assert await connections.seen(filter(None, [data[cut:]]), then, method, early=data[:cut]) == seen
 
 
 def piecewise(data: bytes) -> list[bytes]:

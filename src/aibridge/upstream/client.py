@@ -1,7 +1,7 @@
-"""HTTP/1.1 on aiohttp's connections: it opens and keeps them, and requests are written here.
+"""HTTP/1.1 on aiohttp's connections: its connector makes them, and requests are written here.
 
 aiohttp's own way of sending costs more than all that the gateway does itself, for it serves redirects, cookies,
-uploads and middleware. Of aiohttp this takes the connector: addresses, TLS, proxies, limits, connections that are kept.
+uploads and middleware. Of aiohttp this takes the connector: looking up hosts, trying their addresses, TLS and proxies.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 class Kept:
     """The connections to one host that nothing is asked on, and how many requests may be under way to it.
 
-    aiohttp's connector keeps connections too, but takes ten times as long to hand one out. `most` is 0 for any number.
+    aiohttp's connector keeps connections too, but takes three times as long to hand one out and take it back. `most` is
+    0 for any number.
     """
 
     __slots__ = ("_free", "_idle")
