@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeAlias, TypeVar
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from aibridge.records import Interception, Record, Status, TokenUsage, ToolUsage
+from aibridge.records import Interception, Status, TokenUsage, ToolUsage
 
 FIGURES = (
     "interceptions",
@@ -70,42 +72,34 @@ class Outcome(NamedTuple):
 
 def hour_of(time: datetime) -> datetime:
     """When the hour began that a time is in, in UTC."""
-    time = time.astimezone(UTC)
-    return datetime(time.year, time.month, time.day, time.hour, tzinfo=UTC)
+    if time.tzinfo is not UTC:
+        time = time.astimezone(UTC)
+    return _hour(time.year, time.month, time.day, time.hour)
+
+
+# Nearly all that is stored at a time is of one hour and of few places: these are made once, and found by identity.
+
+
+@lru_cache(maxsize=64)
+def _hour(year: int, month: int, day: int, hour: int) -> datetime:
+    return datetime(year, month, day, hour, tzinfo=UTC)
+
+
+@lru_cache(maxsize=256)
+def _place(hour: datetime, whose: tuple[str, ...]) -> Place:
+    return Place(hour, Whose(*whose))
+
+
+_whose = attrgetter(*Whose._fields)
 
 
 def place_of(interception: Interception) -> Place:
     """Where an interception is counted by the hour."""
-    begun = interception
-    whose = Whose(begun.initiator_id, begun.provider, begun.provider_name, begun.model, begun.client)
-    return Place(hour_of(begun.started_at), whose)
+    return _place(hour_of(interception.started_at), _whose(interception))
 
 
-def counted(fresh: Iterable[Record], outcomes: Iterable[Outcome]) -> list[tuple[str, Figures]]:
-    """What records that are stored for the first time, and outcomes, add to the sums: each with its interception."""
-    changes: list[tuple[str, Figures]] = []
-    for record in fresh:
-        if isinstance(record, Interception):
-            changes.append((record.id, _INTERCEPTION))
-        elif isinstance(record, TokenUsage):
-            tokens = record.input_tokens, record.output_tokens
-            cache = record.cache_read_input_tokens, record.cache_write_input_tokens
-            changes.append((record.interception_id, (0, 0, 0, 1, 0, *tokens, *cache)))
-        elif isinstance(record, ToolUsage):
-            changes.append((record.interception_id, _TOOL_CALL))
-    for name, before, after in outcomes:
-        failed = (after == "failed") - (before == "failed")
-        cancelled = (after == "cancelled") - (before == "cancelled")
-        if failed or cancelled:
-            changes.append((name, _figures(failed=failed, cancelled=cancelled)))
-    return changes
-
-
-def added_up(changes: Iterable[tuple[Key, Figures]]) -> dict[Key, Figures]:
+def added_up(apart: Mapping[Key, Iterable[Figures]]) -> dict[Key, Figures]:
     """The sums of figures, by what they are told with."""
-    apart: defaultdict[Key, list[Figures]] = defaultdict(list)
-    for key, figures in changes:
-        apart[key].append(figures)
     return {key: tuple(min(sum(column), MOST) for column in zip(*all_of, strict=True)) for key, all_of in apart.items()}
 
 
@@ -118,11 +112,63 @@ class Additions(NamedTuple):
     """Of interceptions that are not there yet."""
 
 
-def additions(changes: Sequence[tuple[str, Figures]], places: Mapping[str, Place]) -> Additions:
-    """What changes come to, with the places of those interceptions that are there."""
-    hours = added_up([(places[name], figures) for name, figures in changes if name in places])
-    days = added_up([(Place(hour.replace(hour=0), whose), figures) for (hour, whose), figures in hours.items()])
-    return Additions(hours, days, added_up([change for change in changes if change[0] not in places]))
+class Tally:
+    """What records that are stored for the first time, by their types, and outcomes add to the sums.
+
+    A store tells what waited for the interceptions that have `begun`, and the places of those that were there before.
+    """
+
+    def __init__(self, fresh: Mapping[type[Any], Sequence[Any]], outcomes: Iterable[Outcome]) -> None:
+        begun: Sequence[Interception] = fresh[Interception]
+        usages: Sequence[TokenUsage] = fresh[TokenUsage]
+        calls: Sequence[ToolUsage] = fresh[ToolUsage]
+        self._places = {each.id: place_of(each) for each in begun}
+        self.begun = [*self._places]
+        self.askers: list[str] = []
+        """The interceptions of the batch whose tool usages were there before them."""
+        self._changes = [(each, _INTERCEPTION) for each in self.begun]
+        self._changes += [(each.interception_id, _of_tokens(each)) for each in usages]
+        self._changes += [(each.interception_id, _TOOL_CALL) for each in calls]
+        for name, before, after in outcomes:
+            failed = (after == "failed") - (before == "failed")
+            cancelled = (after == "cancelled") - (before == "cancelled")
+            if failed or cancelled:
+                self._changes.append((name, _figures(failed=failed, cancelled=cancelled)))
+
+    def waited(self, interception_id: str, figures: Figures) -> None:
+        """Add what waited for an interception that has begun."""
+        self._changes.append((interception_id, figures))
+        if figures[FIGURES.index("tool_calls")]:
+            self.askers.append(interception_id)
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The interceptions that are counted for and not among those that have begun."""
+        return [*{name for name, _ in self._changes if name not in self._places}]
+
+    def place(self, interception_id: str, started_at: datetime, whose: Iterable[str]) -> None:
+        """Say where one of those is counted; what is of those that are nowhere has to wait for them."""
+        self._places[interception_id] = Place(hour_of(started_at), Whose(*whose))
+
+    def additions(self) -> Additions:
+        """What it all comes to."""
+        of_hours: defaultdict[Place, list[Figures]] = defaultdict(list)
+        of_days: defaultdict[Place, list[Figures]] = defaultdict(list)
+        early: defaultdict[str, list[Figures]] = defaultdict(list)
+        for name, figures in self._changes:
+            if place := self._places.get(name):
+                of_hours[place].append(figures)
+            else:
+                early[name].append(figures)
+        hours = added_up(of_hours)
+        for (hour, whose), figures in hours.items():
+            of_days[Place(hour.replace(hour=0), whose)].append(figures)
+        return Additions(hours, added_up(of_days), added_up(early))
+
+
+def _of_tokens(usage: TokenUsage) -> Figures:
+    tokens = usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens, usage.cache_write_input_tokens
+    return (0, 0, 0, 1, 0, *tokens)
 
 
 class Cutting(NamedTuple):

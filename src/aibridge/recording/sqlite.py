@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from aibridge.errors import RecordingError
 from aibridge.recording.ends import OUTCOME, merged, with_end
@@ -228,30 +229,32 @@ def _add(db: sqlite3.Connection, groups: Mapping[type[Any], list[Any]]) -> None:
     begun, calls = groups[Interception], groups[ToolUsage]
     ends = merged([*_waiting_ends(db, begun), *groups[InterceptionEnded]])
     for record_type, statement in _INSERTS.items():
-        row = partial(_begun, ends) if record_type is Interception else _ROWS[record_type]
-        execute_rows(db, statement, groups[record_type], row)
+        rows = partial(_begun, ends) if record_type is Interception else _ROWS[record_type]
+        execute_rows(db, statement, groups[record_type], rows)
     outcomes = _end(db, ends, {each.id for each in begun})
-    askers = count(db, chain(begun, groups[TokenUsage], calls), begun, outcomes)
+    askers = count(db, groups, outcomes)
     link(db, begun, calls, askers)
 
 
 def _end(db: sqlite3.Connection, ends: Mapping[str, InterceptionEnded], begun: Set[str]) -> list[Outcome]:
     """Apply the ends of all but those interceptions that have just `begun`, which were inserted with theirs.
 
-    One whose interception is not there yet waits in a table of its own for it to arrive.
+    One whose interception is not there yet waits in a table of its own for it to arrive. The outcomes are those that
+    may count in the sums.
     """
     later = [name for name in ends if name not in begun]
     before = dict(db.execute(_STATUSES, (_json(later),))) if later else {}
     known = [ends[name] for name in later if name in before]
-    execute_rows(db, _END, [end for end in known if not end.metadata], _outcome)
-    for end in known:
-        if end.metadata:
-            (found,) = db.execute(_METADATA, (end.interception_id,)).fetchone()
-            metadata = _json(msgspec.json.decode(found) | end.metadata)
-            db.execute(_END_WITH_METADATA, (metadata, *_outcome(end)))
+    execute_rows(db, _END, [end for end in known if not end.metadata], _outcomes)
+    telling_more = [end for end in known if end.metadata]
+    for end, outcome in zip(telling_more, _outcomes(telling_more), strict=True):
+        (found,) = db.execute(_METADATA, (end.interception_id,)).fetchone()
+        metadata = _json(msgspec.json.decode(found) | end.metadata)
+        db.execute(_END_WITH_METADATA, (metadata, *outcome))
     _keep_early(db, [ends[name] for name in later if name not in before])
+    at_once = (end for name, end in ends.items() if end.status != "completed" and name in begun)
     return [
-        *(Outcome(name, None, ends[name].status) for name in begun & ends.keys()),
+        *(Outcome(end.interception_id, None, end.status) for end in at_once),
         *(Outcome(end.interception_id, before[end.interception_id], end.status) for end in known),
     ]
 
@@ -270,8 +273,11 @@ def _keep_early(db: sqlite3.Connection, ends: Sequence[InterceptionEnded]) -> No
     db.executemany(_KEEP_EARLY_END, [(end.interception_id, _json(end)) for end in ends])
 
 
-def _outcome(end: InterceptionEnded) -> tuple[object, ...]:
-    return utc(end.ended_at), end.status, end.http_status, end.error_type, end.error_message, end.interception_id
+def _outcomes(ends: Sequence[InterceptionEnded]) -> Iterator[tuple[object, ...]]:
+    """What ends say of interceptions, with the ids of these."""
+    times = utc([end.ended_at for end in ends])
+    for ended_at, end in zip(times, ends, strict=True):
+        yield ended_at, end.status, end.http_status, end.error_type, end.error_message, end.interception_id
 
 
 def _insert(record_type: type[Any], table: str) -> str:
@@ -292,27 +298,32 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _row_maker(record_type: type[Any]) -> Callable[[Any], list[object]]:
-    """What makes a row of a record: its fields, with those written that are no values that SQLite has."""
+def _row_maker(record_type: type[Any]) -> Callable[[Sequence[Any]], Iterator[list[object]]]:
+    """What makes rows of records: their fields, with those written that are no values that SQLite has."""
     fields = record_type.__struct_fields__
     metadata = fields.index("metadata")
     time = fields.index("started_at" if record_type is Interception else "created_at")
+    time_of = attrgetter(fields[time])
 
-    def row(record: Any) -> list[object]:
-        values = list(msgspec.structs.astuple(record))
-        values[metadata] = _json(values[metadata]) if values[metadata] else "{}"
-        values[time] = utc(values[time])
-        return values
+    def rows(records: Sequence[Any]) -> Iterator[list[object]]:
+        times = utc([*map(time_of, records)])
+        for text, record in zip(times, records, strict=True):
+            values = list(astuple(record))
+            values[metadata] = _json(values[metadata]) if values[metadata] else "{}"
+            values[time] = text
+            yield values
 
-    return row
+    return rows
 
 
 _ROWS = {record_type: _row_maker(record_type) for record_type in _TABLES}
 
 
-def _begun(ends: Mapping[str, InterceptionEnded], interception: Interception) -> list[object]:
-    """An interception as a row, with its end where that is there as well."""
-    row, end = _ROWS[Interception], ends.get(interception.id)
-    if end is None:
-        return [*row(interception), *_NO_OUTCOME]
-    return [*row(with_end(interception, end)), *_outcome(end)[:-1]]
+def _begun(ends: Mapping[str, InterceptionEnded], interceptions: Sequence[Interception]) -> Iterator[list[object]]:
+    """Interceptions as rows, with their ends where these are there as well."""
+    found = [ends.get(each.id) for each in interceptions]
+    outcomes = _outcomes([end for end in found if end])
+    whole = [with_end(each, end) if end else each for each, end in zip(interceptions, found, strict=True)]
+    for row, end in zip(_ROWS[Interception](whole), found, strict=True):
+        row += next(outcomes)[:-1] if end else _NO_OUTCOME
+        yield row

@@ -14,6 +14,11 @@ import msgspec
 Item = TypeVar("Item")
 
 _encode = msgspec.json.Encoder().encode
+_LENGTH = len("2026-01-31T09:30:00.000001+00:00")
+
+# A value without an adapter is asked whether it adapts itself, at the cost of an exception for each None and bool.
+sqlite3.register_adapter(bool, int)
+sqlite3.register_adapter(type(None), {None: None}.get)
 
 _SIZES = (128, 32, 8, 2, 1)
 """How many rows a statement may take: many, for each statement finds its places in the indexes anew, and between
@@ -21,13 +26,16 @@ statements the thread asks for the interpreter, which others need; and few sizes
 
 
 def execute_rows(
-    db: sqlite3.Connection, statement: str, items: Sequence[Item], row: Callable[[Item], Iterable[object]]
+    db: sqlite3.Connection,
+    statement: str,
+    items: Sequence[Item],
+    rows: Callable[[Sequence[Item]], Iterable[Iterable[object]]],
 ) -> None:
     """Execute a statement with the rows of some items at a time in place of its `{rows}`."""
     start = 0
     for size in _SIZES:
         while len(items) - start >= size:
-            values = list(chain.from_iterable(map(row, items[start : start + size])))
+            values = list(chain.from_iterable(rows(items[start : start + size])))
             db.execute(_with_marks(statement, size, len(values) // size), values)
             start += size
 
@@ -38,7 +46,8 @@ def _with_marks(statement: str, rows: int, columns: int) -> str:
     return statement.format(rows=", ".join([marks] * rows))
 
 
-def utc(time: datetime) -> str:
-    """A time as `isoformat(timespec="microseconds")` writes it in UTC, in a tenth of the time that this takes."""
-    told = _encode(time if time.tzinfo is UTC else time.astimezone(UTC))[1:-2]  # "2026-01-31T09:30:00.000001Z"
-    return (told if time.microsecond else told + b".000000").decode() + "+00:00"
+def utc(times: Sequence[datetime]) -> list[str]:
+    """Times as `isoformat(timespec="microseconds")` writes them in UTC; a tenth of the work, and less for many."""
+    told = _encode([time if time.tzinfo is UTC else time.astimezone(UTC) for time in times])[2:-2].decode()
+    found = told.replace("Z", "+00:00").split('","') if told else []  # "2026-01-31T09:30:00.000001+00:00"
+    return [text if len(text) == _LENGTH else f"{text[:19]}.000000+00:00" for text in found]

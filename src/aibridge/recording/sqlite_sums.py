@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -18,15 +19,11 @@ from aibridge.recording.rollups import (
     Figures,
     Outcome,
     Place,
+    Tally,
     Whose,
-    additions,
-    counted,
-    hour_of,
-    place_of,
     rebuilding,
 )
 from aibridge.recording.sqlite_rows import execute_rows, utc
-from aibridge.records import Interception, Record
 
 _PLACES = f"""
 SELECT id, started_at, {", ".join(Whose._fields)} FROM aibridge_interceptions
@@ -57,35 +54,29 @@ CUTTING = Cutting(
 )
 
 
-def count(
-    db: sqlite3.Connection, fresh: Iterable[Record], begun: Sequence[Interception], outcomes: Sequence[Outcome]
-) -> list[str]:
-    """Add to the sums what records that were not there before come to; `begun` are the interceptions among them.
+def count(db: sqlite3.Connection, fresh: Mapping[type[Any], Sequence[Any]], outcomes: Sequence[Outcome]) -> list[str]:
+    """Add to the sums what records that were not there before come to, by their types.
 
     Those interceptions are returned whose tool usages were there before them.
     """
-    changes = counted(fresh, outcomes)
-    places = {record.id: place_of(record) for record in begun}
-    askers = []
-    if places and db.execute(_ANY_EARLY_FIGURES).fetchone():
-        for name, *figures in db.execute(_TAKE_EARLY_FIGURES, (_ids(places),)).fetchall():
-            changes.append((name, tuple(figures)))
-            if figures[FIGURES.index("tool_calls")]:
-                askers.append(name)
-    elsewhere = {name for name, _ in changes if name not in places}
-    if elsewhere:
+    tally = Tally(fresh, outcomes)
+    if tally.begun and db.execute(_ANY_EARLY_FIGURES).fetchone():
+        for name, *figures in db.execute(_TAKE_EARLY_FIGURES, (_ids(tally.begun),)).fetchall():
+            tally.waited(name, tuple(figures))
+    if elsewhere := tally.elsewhere:
         for name, started_at, *whose in db.execute(_PLACES, (_ids(elsewhere),)):
-            places[name] = Place(hour_of(datetime.fromisoformat(started_at)), Whose(*whose))
-    hours, days, early = additions(changes, places)
-    execute_rows(db, _ADD_HOURS, [*hours.items()], _sum_row)
-    execute_rows(db, _ADD_DAYS, [*days.items()], _sum_row)
-    execute_rows(db, _KEEP_EARLY_FIGURES, [(name, *figures) for name, figures in early.items()], tuple)
-    return askers
+            tally.place(name, datetime.fromisoformat(started_at), whose)
+    hours, days, early = tally.additions()
+    execute_rows(db, _ADD_HOURS, [*hours.items()], _sum_rows)
+    execute_rows(db, _ADD_DAYS, [*days.items()], _sum_rows)
+    execute_rows(db, _KEEP_EARLY_FIGURES, [(name, *figures) for name, figures in early.items()], iter)
+    return tally.askers
 
 
-def _sum_row(of_place: tuple[Place, Figures]) -> tuple[object, ...]:
-    (starts_at, whose), figures = of_place
-    return utc(starts_at), *whose, *figures
+def _sum_rows(sums: Sequence[tuple[Place, Figures]]) -> Iterator[tuple[object, ...]]:
+    starts = utc([place.starts_at for place, _ in sums])
+    for starts_at, (place, figures) in zip(starts, sums, strict=True):
+        yield starts_at, *place.whose, *figures
 
 
 def rebuild(db: sqlite3.Connection) -> None:
@@ -96,6 +87,6 @@ def rebuild(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
 
 
-def _ids(names: Iterable[str]) -> str:
+def _ids(names: Sequence[str]) -> str:
     """Ids as one JSON text: to ask for all of them at once costs far less than one after another."""
-    return msgspec.json.encode(list(names)).decode()
+    return msgspec.json.encode(names).decode()

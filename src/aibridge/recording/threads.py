@@ -62,7 +62,8 @@ def link(
     `begun` are its interceptions that were not there before, `calls` its tool usages, `askers` those of its
     interceptions whose tool usages were stored before.
     """
-    affected = {(utc(each.started_at), each.id) for each in begun if each.correlating_tool_call_id is not None}
+    answers = [each for each in begun if each.correlating_tool_call_id is not None]
+    affected = {*zip(utc([each.started_at for each in answers]), (each.id for each in answers), strict=True)}
     if askers:
         affected.update(db.execute(_WAITING_FOR_ASKER, _as_json(askers)))
     if calls:

@@ -152,20 +152,18 @@ class PostgresStore:
         await self._partitions.provide(connection, (record.id for kind in kinds for record in groups[kind]))
         async with connection.transaction():
             there = {kind: await _insert(connection, kind, groups[kind], ends) for kind in kinds}
-            fresh = [
-                record
-                for kind in kinds
-                for record in {each.id: each for each in groups[kind]}.values()
-                if record.id in there[kind]
-            ]
-            begun = {record.id: record for record in fresh if isinstance(record, Interception)}
+            fresh: defaultdict[type[Any], list[Any]] = defaultdict(list)
+            for kind in kinds:
+                each_once = {record.id: record for record in groups[kind]}
+                fresh[kind] = [record for name, record in each_once.items() if name in there[kind]]
+            begun = {record.id: record for record in fresh[Interception]}
             await connection.execute("SELECT pg_advisory_xact_lock($1)", STORING)
             outcomes = await _end(connection, begun, ends)
-            askers = await count(connection, fresh, begun, outcomes)
+            askers = await count(connection, fresh, outcomes)
             await link(
                 connection,
                 begun=[record.id for record in begun.values() if record.correlating_tool_call_id is not None],
-                calls=[record.id for record in fresh if isinstance(record, ToolUsage)],
+                calls=[record.id for record in fresh[ToolUsage]],
                 askers=askers,
             )
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aibridge.recording.postgres.connection import STORING, Connection
 from aibridge.recording.rollups import (
@@ -14,14 +15,10 @@ from aibridge.recording.rollups import (
     Figures,
     Outcome,
     Place,
+    Tally,
     Whose,
-    additions,
-    counted,
-    hour_of,
-    place_of,
     rebuilding,
 )
-from aibridge.records import Interception, Record
 
 _PLACES = f"""
 SELECT id, started_at, {", ".join(Whose._fields)} FROM aibridge_interceptions WHERE id = ANY($1::uuid[])
@@ -58,25 +55,20 @@ CUTTING = Cutting(
 
 
 async def count(
-    connection: Connection, fresh: Sequence[Record], begun: Mapping[str, Interception], outcomes: Sequence[Outcome]
+    connection: Connection, fresh: Mapping[type[Any], Sequence[Any]], outcomes: Sequence[Outcome]
 ) -> list[str]:
-    """Add to the sums what records that were not there before come to.
+    """Add to the sums what records that were not there before come to, by their types.
 
     The interceptions are returned whose tool usages were there before them.
     """
-    changes = counted(fresh, outcomes)
-    places = {name: place_of(record) for name, record in begun.items()}
-    askers = []
-    if begun:
-        for name, *figures in await connection.fetch(_TAKE_EARLY_FIGURES, [*begun]):
-            changes.append((str(name), tuple(figures)))
-            if figures[FIGURES.index("tool_calls")]:
-                askers.append(str(name))
-    elsewhere = {name for name, _ in changes if name not in places}
-    if elsewhere:
-        for name, started_at, *whose in await connection.fetch(_PLACES, [*elsewhere]):
-            places[str(name)] = Place(hour_of(started_at), Whose(*whose))
-    hours, days, early = additions(changes, places)
+    tally = Tally(fresh, outcomes)
+    if tally.begun:
+        for name, *figures in await connection.fetch(_TAKE_EARLY_FIGURES, tally.begun):
+            tally.waited(str(name), tuple(figures))
+    if elsewhere := tally.elsewhere:
+        for name, started_at, *whose in await connection.fetch(_PLACES, elsewhere):
+            tally.place(str(name), started_at, whose)
+    hours, days, early = tally.additions()
     for statement, rows in (
         (_ADD_HOURS, _sum_rows(hours)),
         (_ADD_DAYS, _sum_rows(days)),
@@ -84,7 +76,7 @@ async def count(
     ):
         if rows:
             await connection.execute(statement, *map(list, zip(*rows, strict=True)))
-    return askers
+    return tally.askers
 
 
 def _sum_rows(sums: Mapping[Place, Figures]) -> list[tuple[object, ...]]:
