@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._application = config.loaded_app
         self._patience = config.timeout_keep_alive
         self._state = server_state
-        self._transport: asyncio.Transport
+        self.transport: asyncio.Transport
         self._about: dict[str, Any]  # what the scopes of all requests have in common
         self._parser: httptools.HttpRequestParser
         self._resumes = False
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
-        self._transport = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
         self._about = {
             "type": "http",
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         if self._running:
             self._running.keep_alive = False
         else:
-            self._transport.close()
+            self.transport.close()
 
     # What the parser tells
 
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
             last.keep_alive = False
             return
         if not (last and last.begun):
-            self._transport.write(
+            self.transport.write(
                 b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(problem), problem.encode("ascii"))
             )
@@ -236,9 +236,9 @@ class Connection(asyncio.Protocol):
         """Send this, after what is held."""
         if self._held:
             head, self._held = self._held, b""
-            self._transport.writelines((head, data))
+            self.transport.writelines((head, data))
         else:
-            self._transport.write(data)
+            self.transport.write(data)
 
     def answered(self, request: Request) -> None:
         """Go on to the next request, if there is to be one."""
@@ -263,13 +263,13 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close once all is sent."""
         self._let_go()
-        self._transport.close()
+        self.transport.close()
 
     def resume_reading(self) -> None:
         """Read more of what the client sends."""
         if not self._reads and not self._broken:
             self._reads = True
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     async def drained(self) -> None:
         """Wait until the client has caught up."""
@@ -279,14 +279,14 @@ class Connection(asyncio.Protocol):
         await self._writable.wait()
 
     def _let_go(self) -> None:
-        if self._held and not self._transport.is_closing():
+        if self._held and not self.transport.is_closing():
             head, self._held = self._held, b""
-            self._transport.write(head)
+            self.transport.write(head)
 
     def _pause_reading(self) -> None:
-        if self._reads and not self._transport.is_closing():
+        if self._reads and not self.transport.is_closing():
             self._reads = False
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def _rest(self) -> None:
         """Wait for the next request. One timer looks now and then how long that takes: a request costs none."""
@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
         else:
-            self._transport.close()
+            self.transport.close()
 
 
 def _address(found: Any) -> tuple[str, int] | None:
