@@ -138,7 +138,12 @@ def last_text(content: msgspec.Raw | bytes, kind: str, *, lenient: bool = False)
     told = texts(given, kind, lenient=lenient)
     if given[:1] == b'"':
         return told[0] if told else None
-    for text in reversed(told):
+    return last_own(told)
+
+
+def last_own(said: list[str]) -> str | None:
+    """The last of the texts that no client wrapped as a reminder."""
+    for text in reversed(said):
         if not _is_reminder(text):
             return text
     return None

@@ -72,10 +72,6 @@ class _SaidBefore(msgspec.Struct):
     tool_calls: list[Call] | None = None
 
 
-class _Asked(msgspec.Struct):
-    messages: list[_SaidBefore] = []
-
-
 class _Hidden(msgspec.Struct):
     """What the client was shown, and the messages that it was made of."""
 
@@ -85,7 +81,7 @@ class _Hidden(msgspec.Struct):
     messages: list[msgspec.Raw]
 
 
-_asked = msgspec.json.Decoder(_Asked)
+_asked = msgspec.json.Decoder(list[_SaidBefore])
 _said_before = msgspec.json.Decoder(_SaidBefore)
 _hidden = msgspec.json.Decoder(_Hidden)
 
@@ -162,7 +158,7 @@ class MergedCompletion(Merge):
 
     def _read_history(self, trail: Trail) -> list[list[str]]:
         keys: list[list[str]] = []
-        for message in json_bytes.decode(_asked, self.request.body).messages:
+        for message in json_bytes.decode(_asked, self._member(self.history) or b"[]"):
             keys.append([])
             if message.role == "user":
                 trail.add("user", [last_text(message.content, "text", lenient=True) or ""])

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from aibridge.wire import json_bytes, sse
-from aibridge.wire.body import last_text
+from aibridge.wire.body import last_own
 from aibridge.wire.dialect import Reader, Request, Turn
 from aibridge.wire.merged.merge import (
     Answered,
@@ -64,8 +64,11 @@ class _Said(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-class _Asked(msgspec.Struct):
-    messages: list[_Said] = []
+class _SaidBefore(msgspec.Struct):
+    """A message of the history; it may be long, and is read in one go."""
+
+    role: str = ""
+    content: str | list[Kind] = []
 
 
 class _HiddenTurn(msgspec.Struct):
@@ -77,11 +80,9 @@ class _HiddenTurn(msgspec.Struct):
 
 _block = msgspec.json.Decoder(Kind)
 _tools = msgspec.json.Decoder(list[_Tool] | None)
-_kinds = msgspec.json.Decoder(list[Kind])
-_text = msgspec.json.Decoder(str)
 _usage = msgspec.json.Decoder(_Usage)
 _said = msgspec.json.Decoder(_Said)
-_asked = msgspec.json.Decoder(_Asked)
+_asked = msgspec.json.Decoder(list[_SaidBefore])
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _object = msgspec.json.Decoder(dict[str, Any])
 _hidden = msgspec.json.Decoder(list[_HiddenTurn])
@@ -177,14 +178,15 @@ class MergedMessage(Merge):
 
     def _read_history(self, trail: Trail) -> list[list[str]]:
         keys: list[list[str]] = []
-        for message in json_bytes.decode(_asked, self.request.body).messages:
+        for message in json_bytes.decode(_asked, self._member(self.history) or b"[]"):
             keys.append([])
             if message.role == "user":
-                trail.add("user", [last_text(message.content, "text", lenient=True) or ""])
+                texts = _texts_of(message)
+                trail.add("user", texts if isinstance(message.content, str) else [last_own(texts) or ""])
             elif message.role == "assistant":
-                kinds = _kinds_of(message.content)
-                texts = [kind.text for kind in kinds if kind.type == "text"]
+                texts = [text for text in _texts_of(message) if text.strip()]
                 trail.add("assistant", texts)
+                kinds = [] if isinstance(message.content, str) else message.content
                 calls = [kind.id for kind in kinds if kind.type == "tool_use"]
                 keys[-1] = calls or ([trail.place] if texts else [])
         return keys
@@ -226,14 +228,10 @@ def _blocks_of(content: msgspec.Raw) -> list[bytes]:
     return [block for raw in json_bytes.decode(_raws, told) if not _is_blank(block := bytes(raw))]
 
 
-def _kinds_of(content: msgspec.Raw) -> list[Kind]:
-    """What the blocks of a message's content are."""
-    told = bytes(content)
-    if told.startswith(b'"'):
-        kinds = [Kind("text", text=json_bytes.decode(_text, told))]
-    else:
-        kinds = json_bytes.decode(_kinds, told)
-    return [kind for kind in kinds if not _says_nothing(kind)]
+def _texts_of(message: _SaidBefore) -> list[str]:
+    if isinstance(message.content, str):
+        return [message.content]
+    return [block.text for block in message.content if block.type == "text"]
 
 
 def _is_blank(block: bytes) -> bool:

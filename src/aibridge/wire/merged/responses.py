@@ -62,10 +62,6 @@ class _SaidBefore(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Asked(msgspec.Struct):
-    input: str | list[_SaidBefore] = []
-
-
 class _Hidden(msgspec.Struct):
     """The output as the provider saw it, with `_SHOWN` for each item that the client has."""
 
@@ -79,7 +75,7 @@ class _Hidden(msgspec.Struct):
 _SHOWN = msgspec.Raw(b"null")
 
 _said_before = msgspec.json.Decoder(_SaidBefore)
-_asked = msgspec.json.Decoder(_Asked)
+_asked = msgspec.json.Decoder(str | list[_SaidBefore])
 _hidden = msgspec.json.Decoder(_Hidden)
 
 
@@ -247,7 +243,7 @@ class MergedResponse(Merge):
         return Remembered(found, json_bytes.encode(told)) if found else None
 
     def _read_history(self, trail: Trail) -> list[list[str]]:
-        asked = json_bytes.decode(_asked, self.request.body).input
+        asked = json_bytes.decode(_asked, self._member(self.history) or b"[]")
         if isinstance(asked, str):
             trail.add("user", [asked])
             return []
