@@ -160,6 +160,26 @@ def test_a_full_disk_loses_nothing_while_memory_lasts(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_what_is_appended_while_the_folder_is_measured_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the thread that answers requests; counted twice, the journal would refuse records though it has room."""
+    journal = Journal(tmp_path, max_size=1500)
+    look = os.scandir
+
+    def append_and_look(folder: Path) -> object:
+        assert journal.append(samples.prompt("i", "x" * 800))
+        return look(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", append_and_look)
+        journal.measure()
+    assert not journal.is_full
+    assert journal.append(samples.prompt("i", "x" * 800), keep=False)
+    assert not journal.append(samples.prompt("i"), keep=False), "now it is full"
+    journal.close()
+
+
 def test_a_refused_record_is_forgotten(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with no_file_above(0):

@@ -195,15 +195,16 @@ class Journal:
 
     def measure(self) -> None:
         """Look how much the journals of the directory take up, those of other processes included."""
-        before = self._taken_up
-        found = 0
+        sizes: dict[str, int] = {}
         with suppress(OSError), os.scandir(self.directory) as files:
             for file in files:
                 if file.name.endswith(SUFFIX):
                     with suppress(FileNotFoundError):
-                        found += file.stat().st_size
+                        sizes[file.name] = file.stat().st_size
         with self._lock:
-            self._taken_up += found - before
+            # What was appended while the files were looked at may have been seen there: of its own, the journal knows.
+            sizes.update({segment.path.name: segment.size for segment in self._segments()})
+            self._taken_up = sum(sizes.values())
 
     def heal(self) -> None:
         """Try again what failed; to be called now and then, so that the journal recovers without any request."""
