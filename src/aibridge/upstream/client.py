@@ -87,16 +87,15 @@ class Client:
         and OSError where there is no connection, it is lost, or what comes is not HTTP.
         """
         target = self._target(provider, url)
-        once_more = method in _IDEMPOTENT
-        while True:
-            try:
-                return await self._exchange(target, method, headers, body, limit)
-            except aiohttp.ClientConnectorError:
+        try:
+            return await self._exchange(target, method, headers, body, limit)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if method not in _IDEMPOTENT:
                 raise
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not once_more:
-                    raise
-                once_more = False  # a connection that was kept may have been closed in the same moment
+        # The connection may have been one that was kept, and that was closed in the same moment.
+        return await self._exchange(target, method, headers, body, limit)
 
     async def _exchange(self, target: _Target, method: str, headers: Headers, body: bytes, limit: float) -> Response:
         deadline, kept = self.loop.time() + limit, target.kept

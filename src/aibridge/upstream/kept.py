@@ -16,16 +16,13 @@ class Kept:
     0 for any number.
     """
 
-    __slots__ = ("_free", "_idle")
+    __slots__ = ("_free", "_idle", "limited")
 
     def __init__(self, most: int) -> None:
+        self.limited = most > 0
+        """A request has to be `admitted` first."""
         self._free = asyncio.Semaphore(most) if most else None
         self._idle: dict[ResponseProtocol, None] = {}
-
-    @property
-    def limited(self) -> bool:
-        """A request has to be `admitted` first."""
-        return self._free is not None
 
     async def admitted(self) -> None:
         """Wait until one more request may be under way."""
@@ -33,7 +30,7 @@ class Kept:
         await self._free.acquire()
 
     def ended(self) -> None:
-        """It is no longer under way."""
+        """It is no longer under way, and its connection is closed."""
         if self._free:
             self._free.release()
 
@@ -47,8 +44,10 @@ class Kept:
         return None
 
     def put(self, connection: ResponseProtocol) -> None:
-        """Keep a connection for the next request."""
+        """It is no longer under way, and its connection is kept for the next one."""
         self._idle[connection] = None
+        if self._free:
+            self._free.release()
 
     def lose(self, connection: ResponseProtocol) -> None:
         """A connection is gone, or was kept for long enough."""

@@ -210,12 +210,11 @@ class ResponseProtocol(ResponseHandler):
     def rest(self) -> None:
         """The request is over; wait for the next one, if there can be one."""
         kept = self._kept
-        if kept is None or self._last or self._response or not self.is_connected():
+        if kept is None or self._last or self._response:
             self.give_up()
         else:
             self._expect(self._loop.time() + KEPT_FOR)
             kept.put(self)
-            kept.ended()
 
     def give_up(self) -> None:
         """The request is over, and there will be no other one."""
@@ -338,6 +337,7 @@ class ResponseProtocol(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """There is no connection any more."""
         response, self._response, self._http = self._response, None, None
+        self._last = True
         if self._looking:
             self._looking.cancel()
             self._looking = None
