@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from aibridge.recording.entries import Reading
 from aibridge.records import Record
 
-MOST = 1 << 20
-"""How many bytes of a file may be waiting to be stored for what comes to be remembered as well."""
+MOST = 4 << 20
+"""How many bytes of a file may wait to be stored for what comes to be remembered as well: a second's, at full speed."""
+
+_CHUNK = 64 * 1024
 
 
 class Recent:
@@ -26,11 +28,11 @@ class Recent:
         self._pieces.append((start, records, end))
 
     def take(self, offset: int) -> Reading | None:
-        """The records that follow on an offset in bytes; None where these are not remembered."""
+        """The records that follow on an offset, about 64 KiB of entries; None where these are not remembered."""
         pieces = self._pieces
         records: list[Record] = []
         end = offset
-        while pieces and pieces[0][0] <= end:
+        while pieces and pieces[0][0] <= end < offset + _CHUNK:
             start, piece, its_end = pieces.popleft()
             if start == end:
                 records += piece
