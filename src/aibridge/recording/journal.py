@@ -150,7 +150,7 @@ class Journal:
         old, self._current = self._current, None
         if self._open():
             if old is not None:
-                old.retire()
+                old.forget_recent()
                 self._retired.append(old)
         elif old is not None:
             # Better a long file than none; the next attempt is due after another segment's worth.

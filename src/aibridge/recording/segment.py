@@ -153,8 +153,8 @@ class Segment:
             offset = reading.offset
             yield reading
 
-    def retire(self) -> None:
-        """Write no more, and keep no records in memory: it may be long until they are stored."""
+    def forget_recent(self) -> None:
+        """Keep no records in memory: it may be long until they are stored."""
         self._recent.forget()
 
     def lend(self) -> int:

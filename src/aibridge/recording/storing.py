@@ -29,7 +29,11 @@ def store_some(segment: Segment, store: Store, size: int = BATCH) -> int:
         offset = reading.offset
         if offset - segment.offset >= size:
             break
-    refused = keep(records, store)
+    try:
+        refused = keep(records, store)
+    except Exception:
+        segment.forget_recent()
+        raise
     segment.kept += len(records) - refused
     segment.damaged += damaged + refused
     moved, segment.offset = offset - segment.offset, offset
