@@ -125,7 +125,9 @@ def identify(headers: Headers, hints: SessionHints) -> Client:
         "x-claude-code-session-id" in headers or hints.user_id is not None,
         "x-cursor-client-version" in headers,
     )
-    metadata = {header: headers[header] for header in sorted(SUB_AGENT_HEADERS.intersection(headers))}
+    metadata: dict[str, str] = {}
+    if not SUB_AGENT_HEADERS.isdisjoint(headers):
+        metadata = {header: headers[header] for header in sorted(SUB_AGENT_HEADERS.intersection(headers))}
     return Client(name, _session(name, headers, hints), metadata)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
 from aibridge.actor import Actor
+from aibridge.bridge.watch import Watch
 from aibridge.clients import Client
 from aibridge.errors import Fault, Kind
 from aibridge.mcp.toolbox import InjectedTool, Outcome
@@ -60,8 +60,8 @@ class Facts:
     """Seconds spent waiting for the client, the upstream or a tool."""
     waited_for_upstream = 0.0
     """Seconds from sending the request upstream to the head of the answer."""
-    uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext
-    """In which records are written."""
+    watch: Watch | None = None
+    """Lets nothing interrupt the writing of records."""
     _end: _End | None = None
     _usage = _NO_USAGE
     _asked_last: dict[str, Any] | None = None
@@ -170,8 +170,10 @@ class Facts:
         self._provider = provider
         self._credentials.append(credential)
 
-    def turn(self, turn: Turn, *, cut: bool, injected: Injected | None = None, runs: bool = False) -> None:
+    def turn(self, turn: Turn, *, cut: bool, injected: Injected | None = None, runs: bool = False) -> datetime:
         """Tell what one turn showed, to be kept by the next `keep` or `end`; where it was cut, its counts are partial.
+
+        Returns the time at which it was told.
 
         Calls of injected tools are told of by `injected_call` once they have run, if the turn `runs` them; else here.
         """
@@ -196,6 +198,7 @@ class Facts:
                     created_at=now,
                 )
             )
+        return now
 
     def injected_call(self, call: ToolCall, tool: InjectedTool, outcome: Outcome, turn: Turn) -> None:
         """Tell of a call that the gateway ran, to be kept by the next `keep` or `end`."""
@@ -237,17 +240,28 @@ class Facts:
         if not records:
             return
         self.spans.recording(records)
+        watch = self.watch
+        if watch:
+            watch.hold()
         try:
-            with self.uninterrupted():
-                await self._record(records)
+            await self._record(records)
             self.spans.recorded()
         except Exception as error:  # noqa: BLE001  # a host may bring any recorder
             self.spans.recorded(error)
             _log.error("lost records of interception %s: %s", self.id, error)
             self._metrics.unrecorded.inc(len(records))
+        finally:
+            if watch:
+                watch.let_go()
 
-    async def end(self, status: Status, http_status: int | None, error: ProviderError | Fault | None = None) -> None:
-        """Record how the interception ended; only the first end counts. `close` tells everybody else."""
+    async def end(
+        self,
+        status: Status,
+        http_status: int | None,
+        error: ProviderError | Fault | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Record how the interception ended, now or `at` a time; only the first end counts. `close` tells others."""
         if self.ended:
             return
         self.ended = True
@@ -257,7 +271,7 @@ class Facts:
             error = ProviderError(error.kind.name.lower(), error.message)
         record = InterceptionEnded(
             interception_id=self.id,
-            ended_at=datetime.now(UTC),
+            ended_at=at or datetime.now(UTC),
             status=status,
             http_status=http_status,
             error_type=self._safe(error.type) if error else None,

@@ -49,7 +49,7 @@ class Carrier:
         self._facts, self._upstream, self._send = facts, upstream, send
         self._tools = tools
         self.watch = Watch(receive)
-        facts.uninterrupted = self.watch.held
+        facts.watch = self.watch
         self._status: int | None = None  # that the client was answered with, once it was
         self._answer: Answer | None = None  # the last one
         self._told = True  # what the turn showed is recorded
@@ -221,14 +221,14 @@ class Carrier:
         tools = self._tools
         self._told = True
         runs = tools is not None and bool(tools.merge.waiting)
-        self._facts.turn(turn, cut=not turn.complete, injected=tools.tool_of if tools else None, runs=runs)
+        at = self._facts.turn(turn, cut=not turn.complete, injected=tools.tool_of if tools else None, runs=runs)
         if runs:
             await self._facts.keep()
             return
         if tools and turn.complete:
             await tools.remember()
         failed = turn.error is not None or answer.status >= 400
-        await self._facts.end("failed" if failed else "completed", answer.status, turn.error)
+        await self._facts.end("failed" if failed else "completed", answer.status, turn.error, at)
 
     async def _fail(self, fault: Fault) -> None:
         """Tell the client of a fault: by an error answer, or, where an answer has begun, by an event and a cut.

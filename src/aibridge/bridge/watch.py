@@ -53,12 +53,8 @@ class Watch:
             if not self._held:
                 self.task.cancel()
 
-    def held(self) -> _Hold:
-        """Let nothing interrupt what is done meanwhile, such as writing a record; what would have, does so after it."""
-        return _Hold(self)
-
     def hold(self) -> None:
-        """Interrupt nothing from now on."""
+        """Interrupt nothing from now on, while something is done such as writing a record."""
         self._held = True
 
     def let_go(self) -> None:
@@ -86,18 +82,3 @@ class Watch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.interrupt(Why.CLIENT_LEFT)
-
-
-class _Hold:
-    """While it is entered, the watch interrupts nothing."""
-
-    __slots__ = ("_watch",)
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def __enter__(self) -> None:
-        self._watch.hold()
-
-    def __exit__(self, *_: object) -> None:
-        self._watch.let_go()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from binascii import hexlify
 from collections.abc import Iterable
 from typing import NamedTuple
 from zlib import crc32
@@ -54,7 +55,11 @@ def encode(record: Record) -> bytes:
 
 def encode_all(records: Iterable[Record]) -> bytes:
     """Write records as a line each; raises what `as_json` does."""
-    return b"".join([b"%08x %b\n" % (crc32(body), body) for body in map(as_json, records)])
+    lines: list[bytes] = []
+    for record in records:
+        body = as_json(record)
+        lines += (hexlify(crc32(body).to_bytes(4)), b" ", body, b"\n")
+    return b"".join(lines)
 
 
 def json_of(record: Record) -> str:

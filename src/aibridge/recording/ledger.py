@@ -88,45 +88,33 @@ class Ledger:
 
     async def record_all(self, records: Sequence[Record], /) -> None:
         """Keep records in one write; with an interception among them, as `record_interception` does."""
-        if Interception in map(type, records):
-            await self._begin(records)
-        else:
-            await self._append(records)
+        written = self._begin(records) if Interception in map(type, records) else self._append(records)
+        if written and self._fsync == "always" and self._syncer is not None:
+            await self._syncer.synced()
 
     async def record_interception(self, record: Interception, /) -> None:
         """Keep that an interception has begun; RecordingError where that is required and not possible now."""
-        await self._begin((record,))
-
-    async def _begin(self, records: Sequence[Record]) -> None:
-        try:
-            if await self._append(records, keep=not self._required):
-                return
-        except RecordingError:
-            if self._required:
-                raise
-        if self._required:
-            raise RecordingError(self.problem or "the journal could not be written")
-        self.unrecorded += len(records)
+        await self.record_all((record,))
 
     async def record_interception_ended(self, record: InterceptionEnded, /) -> None:
         """Keep how an interception ended; RecordingError where it is lost."""
-        await self._append((record,))
+        await self.record_all((record,))
 
     async def record_token_usage(self, record: TokenUsage, /) -> None:
         """Keep what a turn used; RecordingError where it is lost."""
-        await self._append((record,))
+        await self.record_all((record,))
 
     async def record_prompt_usage(self, record: PromptUsage, /) -> None:
         """Keep the user's prompt; RecordingError where it is lost."""
-        await self._append((record,))
+        await self.record_all((record,))
 
     async def record_tool_usage(self, record: ToolUsage, /) -> None:
         """Keep a tool call; RecordingError where it is lost."""
-        await self._append((record,))
+        await self.record_all((record,))
 
     async def record_model_thought(self, record: ModelThought, /) -> None:
         """Keep a thought; RecordingError where it is lost."""
-        await self._append((record,))
+        await self.record_all((record,))
 
     @property
     def can_record(self) -> bool:
@@ -153,14 +141,23 @@ class Ledger:
         """Records lost because neither the journal nor the store took them and the memory for them was full."""
         return self._journal.dropped if self._journal is not None else 0
 
-    async def _append(self, records: Sequence[Record], *, keep: bool = True) -> bool:
+    def _begin(self, records: Sequence[Record]) -> bool:
+        try:
+            if self._append(records, keep=not self._required):
+                return True
+        except RecordingError:
+            if self._required:
+                raise
+        if self._required:
+            raise RecordingError(self.problem or "the journal could not be written")
+        self.unrecorded += len(records)
+        return False
+
+    def _append(self, records: Sequence[Record], *, keep: bool = True) -> bool:
         if self._journal is None or self._follower is None or self._closed:
             raise RecordingError("the ledger is not running")
         written = self._journal.append(*records, keep=keep)
         self._follower.wake()
-        if self._syncer is not None:
-            if self._fsync != "always":
-                self._syncer.wake()
-            elif written:
-                await self._syncer.synced()
+        if self._syncer is not None and self._fsync != "always":  # there, it is woken by who waits for it
+            self._syncer.wake()
         return written

@@ -30,9 +30,12 @@ class _Header:
 
     def __call__(self, scope: Scope) -> Scope:
         own, headers = self._name, scope["headers"]
-        values = {value.strip() for name, value in headers if name == own}
-        scope = {**scope, "headers": [field for field in headers if field[0] != own]}
-        if len(values) != 1:  # nobody, or a client that adds a name of its own to the proxy's
+        others = [field for field in headers if field[0] != own]
+        if len(others) == len(headers):  # nobody
             return scope
+        values = {value.strip() for name, value in headers if name == own}
         actor = values.pop().decode("utf-8", "replace")
-        return as_actor(scope, actor) if actor else scope
+        # A client may add a name of its own to the proxy's: then it is nobody as well.
+        known = as_actor(scope, actor) if actor and not values else {**scope}
+        known["headers"] = others
+        return known
