@@ -41,7 +41,7 @@ async def test_an_answer_comes_piece_by_piece(upstream: Upstream, provider: Prov
     turn = asyncio.Event()
     provider.says(events(b"one", turn, b"two"))
     answer = await upstream.send(request_to(provider.url))
-    assert (answer.status, answer.header("content-type")) == (200, "text/event-stream")
+    assert (answer.status, answer.header(b"content-type")) == (200, "text/event-stream")
     assert await answer.read() == b"one"
     assert not answer.at_end
     turn.set()

@@ -268,7 +268,7 @@ class RequestBridge:
         provider = route.provider
         headers = address.headers
         if route.via:
-            body = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
+            body = _unpacked(body, headers, self._max_body_size)
             address.unpacked()
             if model := model_in(body):
                 provider, known_as = route.via.legs(model)[0]
@@ -305,7 +305,7 @@ class RequestBridge:
         waited = perf_counter() - began
         address = Addressing(scope, route.path, actor, self._forwarded)
         headers = address.headers
-        plain = _unpacked(body, headers.get("content-encoding", ""), self._max_body_size)
+        plain = _unpacked(body, headers, self._max_body_size)
         request = dialect.parse(plain)
         if self._memory:
             request = await led_on(self._memory, actor, request)
@@ -385,9 +385,11 @@ class RequestBridge:
         return ToolRun(merge, catalogue, self._toolbox, self._memory, actor, facts, self._max_turns, keeps_id=keeps_id)
 
 
-def _unpacked(body: bytes, content_encoding: str, limit: int) -> bytes:
+def _unpacked(body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
+    if "content-encoding" not in headers:
+        return body
     try:
-        plain = decoded(body, content_encoding, limit)
+        plain = decoded(body, headers["content-encoding"], limit)
     except CodingError as error:
         raise Fault(Kind.INVALID_REQUEST, f"the request body can not be read: {error}") from error
     if plain is None:

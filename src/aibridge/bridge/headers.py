@@ -108,12 +108,12 @@ def for_upstream(
 
 
 def for_client(headers: RawHeaders, without: Iterable[bytes] = ()) -> list[tuple[bytes, bytes]]:
-    """What the client gets of a provider's headers."""
+    """What the client gets of a provider's headers, whose names are in lower case."""
     dropped = _DROPPED_ON_THE_WAY_BACK.union(without) if without else _DROPPED_ON_THE_WAY_BACK
-    passed = [(lowered, value) for name, value in headers if (lowered := name.lower()) not in dropped]
+    passed = [field for field in headers if field[0] not in dropped]
     if len(passed) == len(headers):  # `Connection` is not among them
         return passed
-    told = b",".join(value for name, value in headers if name.lower() == b"connection")
+    told = b",".join(value for name, value in headers if name == b"connection")
     named = {name.strip().lower() for name in told.split(b",")}
     return [field for field in passed if field[0] not in named] if told else passed
 

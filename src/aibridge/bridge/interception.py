@@ -127,7 +127,7 @@ class Carrier:
             raise await self._late_error(answer)
         self._streams, self._answer = streams, answer
         reader = self._reader_for(answer)
-        reading = self._reading = Reading(reader, answer.header("Content-Encoding"))
+        reading = self._reading = Reading(reader, answer.header(b"content-encoding"))
         if streams:
             if self._status is None and not answer.begun:
                 await self._begin(answer)
@@ -173,7 +173,7 @@ class Carrier:
         if answer.status < 400:
             return Fault(Kind.UPSTREAM_FAULT, f"{answer.request.provider} went on with what is no event stream")
         reader = self._dialect.document_reader(self._request, answer.status)
-        reading = Reading(reader, answer.header("Content-Encoding"))
+        reading = Reading(reader, answer.header(b"content-encoding"))
         while not answer.at_end:
             reading.feed(await answer.read())
         reading.close()

@@ -53,12 +53,14 @@ def masked(secret: str) -> str:
 
 def own_key(headers: Mapping[str, str], name: str) -> str | None:
     """The client's own key in a header (lower-case name); None for none, and for a key of the gateway."""
-    return _own(headers.get(name, "").strip())
+    return _own(headers[name].strip()) if name in headers else None
 
 
 def own_bearer(headers: Mapping[str, str]) -> str | None:
     """The client's own token in `Authorization: Bearer`; None for none, and for a key of the gateway."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if "authorization" not in headers:
+        return None
+    scheme, _, token = headers["authorization"].partition(" ")
     return _own(token.strip()) if scheme.lower() == "bearer" else None
 
 

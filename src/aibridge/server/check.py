@@ -184,7 +184,7 @@ async def _credential(
     except Fault as fault:
         return Finding("FAIL", provider.name, f"{where}: {fault.message}; {_remedy(fault)}")
     try:
-        location = answer.header("Location")
+        location = answer.header(b"location")
     finally:
         answer.close()
     place = place or (f"the place of api_keys[{number - 1}]" if several else "its api_key")

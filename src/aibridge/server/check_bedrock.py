@@ -58,7 +58,7 @@ async def _invoke(
         UpstreamRequest(provider.name, "POST", "", headers, body, endpoint=_PATH, interpreter=provider)
     )
     try:
-        kind = error_name(answer.header("x-amzn-errortype")) or str(answer.status)
+        kind = error_name(answer.header(b"x-amzn-errortype")) or str(answer.status)
         text = b""
         while not answer.at_end:
             text += await answer.read()

@@ -63,12 +63,14 @@ class Answer:
         self.request = request
         """What it answers."""
         self.status = response.status
-        self.headers: RawHeaders = incoming.headers if incoming else response.raw_headers
+        headers = incoming.headers if incoming else response.raw_headers
+        self.headers: RawHeaders = [(name.lower(), value) for name, value in headers]
+        """Names in lower case."""
         self._incoming = incoming
         self._response = response
         self._provider = request.provider
         self._limits = limits
-        self.streams = self.header("Content-Type").lower().startswith("text/event-stream")
+        self.streams = self.header(b"content-type").lower().startswith("text/event-stream")
         """It is an event stream."""
         self._whole = (limits.whole_stream if self.streams else limits.whole) or math.inf
         self._deadline = sent + self._whole
@@ -79,11 +81,10 @@ class Answer:
         self._timer: asyncio.TimerHandle | None = None
         self._followers: Sequence[Follower] = ()
 
-    def header(self, name: str) -> str:
-        """The value of a header; empty where there is none."""
-        lowered, length = name.lower().encode(), len(name)
+    def header(self, name: bytes) -> str:
+        """The value of a header, whose name is in lower case; empty where there is none."""
         for found, value in self.headers:
-            if len(found) == length and found.lower() == lowered:
+            if found == name:
                 return value.decode("latin-1")
         return ""
 
@@ -241,7 +242,7 @@ class Upstream:
                 if isinstance(last, Fault):
                     attempt = attempts.failed(way, last, monotonic(), stands=visit.stands)
                 elif last.status >= 400 or way.key:
-                    headers = _lowered(last.headers) if last.status >= 400 else {}
+                    headers = _as_text(last.headers) if last.status >= 400 else {}
                     attempt = attempts.answered(way, last.status, headers, monotonic(), stands=visit.stands)
                 else:
                     break
@@ -349,5 +350,5 @@ async def _as_sent(request: UpstreamRequest, interpreter: Interpreter) -> Upstre
     return replace(request, url=url, headers=headers, body=body)
 
 
-def _lowered(headers: RawHeaders) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+def _as_text(headers: RawHeaders) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
