@@ -12,6 +12,8 @@ MAX_EVENT = 32 << 20
 
 _END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE = re.compile(rb"\r\n|\n|\r")
+CR, LF = b"\r"[0], b"\n"[0]
+"""As bytes are numbers: a number is found in bytes in far fewer steps than a piece of one byte."""
 
 
 class EventTooLarge(ValueError):
@@ -40,7 +42,9 @@ class EventSplitter:
         Raises `EventTooLarge`.
         """
         begun = self._begun
-        if not begun and data.endswith(b"\n\n") and b"\r" not in data:
+        if not begun and data.endswith(b"\n\n") and CR not in data:
+            if data.find(b"\n\n") == len(data) - 2:  # one event, as most often
+                return [data]
             *events, after = data.split(b"\n\n")
             if not after:  # else the stream goes on with one more line end
                 return [event + b"\n\n" for event in events]

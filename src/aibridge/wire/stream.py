@@ -39,9 +39,12 @@ class StreamReader(Generic[E]):
         """Where the last event begins that may end the stream; all of the bytes where there is none."""
         if not self._splitter.between_events:
             return 0
-        marked = [at for mark in self.end_marks if (at := data.find(mark)) >= 0]
-        before = data.rfind(b"\n\n", 0, min(marked)) if marked else len(data) - 2
-        return before + 2 if before >= 0 else 0
+        ahead = len(data)
+        for mark in self.end_marks:
+            if 0 <= (at := data.find(mark)) < ahead:
+                before = data.rfind(b"\n\n", 0, at)
+                ahead = before + 2 if before >= 0 else 0
+        return ahead
 
     def feed(self, data: bytes) -> bytes:
         """Read what came; all of it is for the client, at once."""
@@ -60,9 +63,10 @@ class StreamReader(Generic[E]):
         if self.ended:
             return
         # Nearly every event holds one `data` field, and last: then what follows its name is JSON, line ends included.
-        at = 0 if event.startswith(b"data:") else event.find(b"\ndata:") + 1
+        at = event.find(b"data:")
+        begins = at == 0 or (at > 0 and event[at - 1] == sse.LF)
         try:
-            told = self._decoder.decode(event[at + 5 :] if event.startswith(b"data:", at) else b"")
+            told = self._decoder.decode(event[at + 5 :] if begins else b"")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             data = sse.data_of(event)
             try:
