@@ -27,7 +27,7 @@ from support.serving import asked_by, serving
 from support.waiting import until
 
 POLICY = BreakerPolicy(failures=3, reset=10, open=30, probes=2)
-KEY = Key("harbour", "/v1/messages", "tide-1")
+KEY = ("harbour", "/v1/messages", "tide-1")
 
 
 def open_breaker() -> Breaker:
@@ -230,8 +230,9 @@ class TestManyBreakers:
         self.fail(breakers, KEY)
         with pytest.raises(Fault, match="circuit breaker is open"):
             breakers.admit(KEY)
-        for other in ({"provider": "quay"}, {"endpoint": "/v1/responses"}, {"model": "tide-2"}):
-            breakers.admit(KEY._replace(**other))
+        provider, endpoint, model = KEY
+        for other in (("quay", endpoint, model), (provider, "/v1/responses", model), (provider, endpoint, "tide-2")):
+            breakers.admit(other)
 
     def test_operators_see_what_happens(self, caplog: pytest.LogCaptureFixture) -> None:
         now, watching = 0.0, Watching()
@@ -244,18 +245,18 @@ class TestManyBreakers:
         assert watching.told == [("tide-1", 1), ("tide-1", "rejected"), ("tide-1", 0.5), ("tide-1", 0)]
         [logged] = [record for record in caplog.records if record.levelname == "WARNING"]
         assert logged.message == "circuit breaker is open"
-        assert logged.__dict__["facts"] == KEY._asdict()
+        assert logged.__dict__["facts"] == {"provider": "harbour", "endpoint": "/v1/messages", "model": "tide-1"}
 
     def test_clients_can_not_fill_the_memory(self) -> None:
         """Models are chosen by clients. The breaker that was asked longest ago is forgotten."""
         watching = Watching()
         breakers = Breakers(POLICY, watching, most=2)
         self.fail(breakers, KEY)
-        breakers.admit(KEY._replace(model="tide-2"))
+        breakers.admit((*KEY[:2], "tide-2"))
         with pytest.raises(Fault):
             breakers.admit(KEY)
         for model in ("tide-3", "tide-4"):
-            breakers.admit(KEY._replace(model=model))
+            breakers.admit((*KEY[:2], model))
         assert watching.told[-1] == ("tide-1", 0.0), "what is forgotten does not stay open on a dashboard"
         breakers.admit(KEY)
 

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from aibridge.actor import Actor
 from aibridge.bridge.watch import Watch
@@ -44,7 +46,7 @@ _NOT_RUN = "the answer was cut before the call"
 RETRY_AFTER = 5  # seconds, for a client that was refused because nothing can be recorded
 
 
-class _End(NamedTuple):
+class _End(msgspec.Struct, frozen=True, gc=False):
     """How an interception ended, how long it took, and how much of that the gateway itself; in seconds."""
 
     record: InterceptionEnded

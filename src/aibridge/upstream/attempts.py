@@ -61,7 +61,7 @@ class Ways(Protocol):
         """Is told which way was taken last, whether it led to success, and what was tried before it."""
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True):
     """What is to be done next."""
 
     way: Way
@@ -88,7 +88,10 @@ class Attempts:
     def first(self, now: float) -> Attempt | None:
         """The first attempt; None where there is no way to take."""
         while self._rest:
-            provider = self._rest[0].provider
+            first = self._rest[0]
+            if first.key is None:
+                return Attempt(first)
+            provider = first.provider
             if way := self._with_a_key(provider, now):
                 return Attempt(way)
             self.tried.append(Tried(provider, None, "limited"))

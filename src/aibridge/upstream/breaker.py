@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import ceil
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Protocol, TypeAlias
 
 from aibridge.errors import Fault, Kind
 from aibridge.providers.interpreter import RawHeaders
@@ -113,12 +113,8 @@ class Breaker:
             self._probes -= 1
 
 
-class Key(NamedTuple):
-    """What a breaker guards."""
-
-    provider: str
-    endpoint: str
-    model: str
+Key: TypeAlias = tuple[str, str, str]
+"""What a breaker guards: the names of a provider, an endpoint and a model."""
 
 
 class Watcher(Protocol):
@@ -152,6 +148,8 @@ class Breakers:
         """
         breaker = self._at(key)
         before = breaker.state
+        if before is State.CLOSED:  # as nearly always
+            return Call(self, key, breaker)
         wait = breaker.admit(self.now())
         if breaker.state is not before:
             self.tell(key, breaker)
@@ -182,7 +180,7 @@ class Breakers:
         """Tell operators what has become of a breaker."""
         if self._breakers.get(key) is not breaker:
             return
-        facts = dict(zip(key._fields, key, strict=True))
+        facts = dict(zip(("provider", "endpoint", "model"), key, strict=True))
         level = logging.WARNING if breaker.state is State.OPEN else logging.INFO
         _log.log(level, "circuit breaker is %s", breaker.state.name.lower().replace("_", "-"), extra={"facts": facts})
         if self._watcher:

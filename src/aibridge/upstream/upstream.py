@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from aibridge.errors import Fault, Kind
 from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
 from aibridge.upstream.attempts import Attempts, Way
-from aibridge.upstream.breaker import Breakers, Call, Key
+from aibridge.upstream.breaker import Breakers, Call
 from aibridge.upstream.client import Client
 from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.dump import Dump
@@ -268,7 +268,7 @@ class Upstream:
         wire = await _as_sent(sending, sending.interpreter) if sending.interpreter else sending
         call = None
         if self._breakers and wire.model is not None:
-            call = self._breakers.admit(Key(wire.provider, wire.endpoint, wire.model))
+            call = self._breakers.admit((wire.provider, wire.endpoint, wire.model))
         visit = _Visit(wire.provider, call)
         if self._dump:
             await visit.dumped(self._dump, wire)
