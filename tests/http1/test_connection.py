@@ -514,13 +514,14 @@ HEADS: dict[str, tuple[bytes, bytes]] = {
 @pytest.mark.parametrize("header", HEADS.values(), ids=HEADS)
 async def test_no_header_breaks_out_of_its_line(header: tuple[bytes, bytes]) -> None:
     async def inject(scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, 200, header)
+        await respond(send, 200, header, (b"content-length", b"4"), body=b"body")
 
     async with client_of(inject) as client:
         client.says(GET + b"\r\n")
         async with asyncio.timeout(LIMIT):
             answer = await client.reader.read()
     assert answer.startswith(b"HTTP/1.1 500 ")
+    assert answer.endswith(b"\r\nInternal Server Error\r\n0\r\n\r\n")
     assert b"evil" not in answer
 
 

@@ -145,6 +145,9 @@ class Request:
     def _begin(self, status: int, headers: Collection[tuple[bytes, bytes]]) -> None:
         if self._begun:
             raise RuntimeError("the head of the answer was sent before")
+        told = b"".join(chain.from_iterable(headers))
+        if b"\n" in told or b"\r" in told or b"\0" in told:
+            raise ValueError("a header of the answer holds a line end or a null character")
         fields, own = dict(headers), []
         if (length := fields.get(b"content-length")) is not None:
             self._left = int(length)
@@ -158,9 +161,6 @@ class Request:
             self.keep_alive = False  # whether the body still comes, nobody knows
         if not self.keep_alive and b"connection" not in fields:
             own.append(b"connection: close")
-        told = b"".join(chain.from_iterable(headers))
-        if b"\n" in told or b"\r" in told or b"\0" in told:
-            raise ValueError("a header of the answer holds a line end or a null character")
         self._begun = True
         self._silent = self._silent or status in _BODILESS
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
