@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aibridge.wire.json_bytes import decode, edit, insert_first, insert_last, member_spans, set_member, without_member
+from aibridge.wire.json_bytes import decode, edit, insert_first, last_place, member_spans, set_member, without_member
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -117,7 +117,10 @@ def test_removing_a_member(text: bytes, edited: bytes) -> None:
 )
 def test_elements_are_put_before_or_after_those_of_an_array(array: bytes, first: bytes, last: bytes) -> None:
     assert insert_first(array, b"1,2") == first
-    assert insert_last(array, b"1,2") == last
+    given = b'{"a":[0],"b":%b,"c":[3]}' % array
+    begin = given.index(array)
+    at, added = last_place(given, begin, begin + len(array), b"1,2")
+    assert given[:at] + added + given[at:] == b'{"a":[0],"b":%b,"c":[3]}' % last
 
 
 _texts: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(list[str])

@@ -13,6 +13,7 @@ from aibridge.bridge.asgi import INTERCEPTION_ID, Message, Receive, Send, refuse
 from aibridge.bridge.facts import Facts
 from aibridge.bridge.headers import for_client
 from aibridge.bridge.reading import Reading
+from aibridge.bridge.regularly import Regularly
 from aibridge.bridge.tool_run import ToolRun
 from aibridge.bridge.watch import Interrupted, Watch, Why
 from aibridge.errors import Fault, Kind
@@ -91,11 +92,10 @@ class Carrier:
             if not tools.merge.waiting:
                 return
             waiting = perf_counter()
-            signs = asyncio.create_task(self._stay_alive(tools))
             try:
-                await tools.run(turn)
+                with self._staying_alive():
+                    await tools.run(turn)
             finally:
-                signs.cancel()
                 self._facts.waited += perf_counter() - waiting
             if not tools.goes_on:
                 await self._finish(tools)
@@ -106,12 +106,10 @@ class Carrier:
         spans = self._facts.spans
         sending = sending.with_headers(spans.asking())
         asked = perf_counter()
-        signs = asyncio.create_task(self._stay_alive(self._tools)) if self._tools and self._streams else None
         try:
-            answer = await self._upstream.send(sending, self._facts.retried)
+            with self._staying_alive():
+                answer = await self._upstream.send(sending, self._facts.retried)
         finally:
-            if signs:
-                signs.cancel()
             self._facts.waited_for_upstream = perf_counter() - asked
             self._facts.waited += self._facts.waited_for_upstream
         spans.answered(answer.status)
@@ -189,12 +187,9 @@ class Carrier:
             await self._begin(self._answer)
         await self._say({"type": "http.response.body", "body": tools.merge.end(), "more_body": False})
 
-    async def _stay_alive(self, tools: ToolRun) -> None:
+    def _staying_alive(self) -> Regularly:
         """While tools run, and the next turn's answer has not begun, tell the client of a stream that it is open."""
-        every = self._upstream.limits.keep_alive
-        while self._streams and every:
-            await asyncio.sleep(every)
-            await self._quietly({"type": "http.response.body", "body": tools.merge.keep_alive(), "more_body": True})
+        return Regularly(self._upstream.limits.keep_alive if self._streams else 0, self._say_keep_alive)
 
     async def _begin(self, answer: Answer) -> None:
         """Send the head of the answer."""
@@ -262,8 +257,11 @@ class Carrier:
         """Tell the client of a silent stream that it is still open."""
         assert self._reading is not None
         if self._reading.reader.between_events and not self._reading.reader.ended:
-            keep_alive = self._tools.merge.keep_alive() if self._tools else self._dialect.keep_alive
-            await self._quietly({"type": "http.response.body", "body": keep_alive, "more_body": True})
+            await self._say_keep_alive()
+
+    async def _say_keep_alive(self) -> None:
+        keep_alive = self._tools.merge.keep_alive() if self._tools else self._dialect.keep_alive
+        await self._quietly({"type": "http.response.body", "body": keep_alive, "more_body": True})
 
     async def _say(self, message: Message) -> None:
         """Send to the client, as fast as it reads."""

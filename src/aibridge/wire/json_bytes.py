@@ -17,6 +17,7 @@ _ESCAPE = re.compile(
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}\Z")
 _KEY = re.compile(rb'[ \t\n\r,]*("(?:[^"\\]|\\.)*")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
 _GAP = re.compile(rb"[ \t\n\r,]*")
+_END = ord("]")
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _scan = json.JSONDecoder(parse_int=str, strict=False).raw_decode  # as text, numbers may be of any length
@@ -159,17 +160,22 @@ def element_spans(array: bytes) -> list[tuple[int, int]]:
 
 def insert_first(array: bytes, elements: bytes) -> bytes:
     """The array with elements (comma-separated JSON) put before its own, and no other byte changed."""
-    begin = array.index(b"[") + 1
-    comma = b"" if array[begin:].lstrip().startswith(b"]") else b","
-    return array[:begin] + elements + comma + array[begin:]
+    at, added = first_place(array, 0, len(array), elements)
+    return array[:at] + added + array[at:]
 
 
-def insert_last(array: bytes, elements: bytes) -> bytes:
-    """The array with elements (comma-separated JSON) put after its own, and no other byte changed.
+def first_place(text: bytes, begin: int, end: int, elements: bytes) -> tuple[int, bytes]:
+    """What to insert, and where, for elements (comma-separated JSON) to be the first of the array text[begin:end]."""
+    at = text.index(b"[", begin, end) + 1
+    return at, elements if _is_gap(text, at, end) else elements + b","
 
-    It may be a long conversation, so it is copied once.
-    """
-    begin, end = array.index(b"[") + 1, array.rindex(b"]")
-    comma = b"" if _GAP.fullmatch(array, begin, end) else b","
-    view = memoryview(array)
-    return b"".join((view[:end], comma, elements, view[end:]))
+
+def last_place(text: bytes, begin: int, end: int, elements: bytes) -> tuple[int, bytes]:
+    """The same for them to be the last."""
+    at = text.rindex(b"]", begin, end)
+    return at, elements if _is_gap(text, text.index(b"[", begin, end) + 1, end) else b"," + elements
+
+
+def _is_gap(text: bytes, at: int, end: int) -> bool:
+    """There is no element in what is left of an array."""
+    return text[_GAP.match(text, at, end).end()] == _END  # type: ignore[union-attr]  # it matches everywhere

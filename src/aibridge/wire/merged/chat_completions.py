@@ -103,6 +103,7 @@ class MergedCompletion(Merge):
     """One completion: the first turn's id, the last one's finish reason, the text and the client's calls of all."""
 
     history = "messages"
+    tools_first = False  # the provider then still finds the client's own, as a prefix, in its cache
     broken_off = frozenset({"length", "content_filter"})
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
@@ -182,9 +183,9 @@ class MergedCompletion(Merge):
         called = [tool.function or tool.custom for tool in tools]
         return frozenset(function.name for function in called if function)
 
-    def _with_tools(self, own: bytes) -> bytes:
-        """After the client's own, whose prefix the provider then still finds in its cache."""
-        return json_bytes.insert_last(own, _fragment(self.tools))
+    @property
+    def _fragment(self) -> bytes:
+        return _fragment(self.tools)
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         return [

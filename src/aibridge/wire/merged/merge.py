@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -89,6 +90,17 @@ class Conversation(NamedTuple):
     trail: Trail
 
 
+class Edit(NamedTuple):
+    """Text in place of what stands between two offsets of a request."""
+
+    begin: int
+    end: int
+    text: bytes
+
+
+_begin = itemgetter(0)
+
+
 class Merge(ABC):
     """The turns of one interception on their way to becoming one message.
 
@@ -100,6 +112,8 @@ class Merge(ABC):
 
     history: str
     """The member of a request that holds the conversation."""
+    tools_first: bool
+    """The tools that are offered stand before the client's own, which the provider's cache then still holds."""
     broken_off: frozenset[str]
     """Stop reasons of a turn that the provider broke off: its calls may not be whole, and none is run."""
 
@@ -121,7 +135,8 @@ class Merge(ABC):
         self.request = request
         self._given = request.body
         offered = tools if isinstance(tools, OfferedTools) else OfferedTools(tools)
-        if taken := offered.names & self._names_taken():
+        self._taken = self._names_taken()
+        if taken := offered.names & self._taken:
             offered = OfferedTools(tool for tool in offered if tool.name not in taken)
         self.tools, self.names = offered, offered.names
         self.waiting: list[ToolCall] = []
@@ -139,13 +154,12 @@ class Merge(ABC):
     @property
     def body(self) -> bytes:
         """The request of the next turn: the client's own, with the tools and with what was said since."""
-        members: dict[str, bytes] = {}
+        edits = []
         if self._offering and self.tools:
-            own = self._member("tools")
-            members["tools"] = self._with_tools(own if own.startswith(b"[") else b"[]")
+            edits.append(self._added("tools", self._fragment, first=self.tools_first))
         if self._said:
-            members[self.history] = self._with_history(self._member(self.history), b",".join(self._said))
-        body = self._with(members)
+            edits.append(self._with_history(b",".join(self._said)))
+        body = self._edited(edits)
         return json_bytes.without_member(body, "tool_choice") if self._said and self._has_its_choice else body
 
     @property
@@ -162,7 +176,7 @@ class Merge(ABC):
     @property
     def _has_own_tools(self) -> bool:
         """The client has brought tools."""
-        return bool(self._names_taken()) or self._member("tools").strip(b" \t\r\n[]") not in (b"", b"null")
+        return bool(self._taken) or self._member("tools").strip(b" \t\r\n[]") not in (b"", b"null")
 
     def stop_offering(self) -> None:
         """The next turn is the last: no tool is offered any more."""
@@ -260,17 +274,18 @@ class Merge(ABC):
     def _names_taken(self) -> frozenset[str]:
         """Names of the client's own tools."""
 
+    @property
     @abstractmethod
-    def _with_tools(self, own: bytes) -> bytes:
-        """The client's own tools, a JSON array, and those that are offered."""
+    def _fragment(self) -> bytes:
+        """The tools that are offered, as elements of the request's `tools`."""
 
     @abstractmethod
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         """The results as elements of the conversation."""
 
-    def _with_history(self, given: bytes, elements: bytes) -> bytes:
-        """The history as it was given, and elements (comma-separated JSON) after its own."""
-        return json_bytes.insert_last(given, elements)
+    def _with_history(self, elements: bytes) -> Edit:
+        """Elements (comma-separated JSON) after those of the history as it was given."""
+        return self._added(self.history, elements)
 
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
@@ -285,18 +300,30 @@ class Merge(ABC):
         """A short member of the client's request, decoded; None where it is missing."""
         return json_bytes.decode(_any, self._member(name) or b"null")
 
-    def _with(self, members: Mapping[str, bytes]) -> bytes:
-        """The client's request with some members set, and no other byte changed."""
-        given = memoryview(self._given)
+    def _set(self, name: str, value: bytes) -> Edit:
+        """A member of the client's request set, or a new one."""
+        if span := self._spans.get(name):
+            return Edit(*span, value)
         at = self._given.index(b"{") + 1
-        missing = members.keys() - self._spans.keys()
-        new = [json_bytes.encode(name) + b":" + members[name] + b"," for name in members if name in missing]
-        edited: list[bytes | memoryview] = [given[:at], *new]
-        for name in sorted(members.keys() - missing, key=lambda name: self._spans[name]):
-            begin, end = self._spans[name]
-            edited += [given[at:begin], members[name]]
+        return Edit(at, at, b"%b:%b," % (json_bytes.encode(name), value))
+
+    def _added(self, name: str, elements: bytes, *, first: bool = False) -> Edit:
+        """Elements (comma-separated JSON) added to a member that is an array; where it is none, it becomes one."""
+        begin, end = self._spans.get(name, (0, 0))
+        if not self._given.startswith(b"[", begin, end):
+            return self._set(name, b"[%b]" % elements)
+        place = json_bytes.first_place if first else json_bytes.last_place
+        at, added = place(self._given, begin, end, elements)
+        return Edit(at, at, added)
+
+    def _edited(self, edits: Iterable[Edit]) -> bytes:
+        """The client's request with some edits, and no other byte changed. It may be long, so it is copied once."""
+        given, at = memoryview(self._given), 0
+        pieces: list[bytes | memoryview] = []
+        for begin, end, text in sorted(edits, key=_begin):
+            pieces += [given[at:begin], text]
             at = end
-        return b"".join([*edited, given[at:]])
+        return b"".join([*pieces, given[at:]])
 
     def _elements(self) -> list[bytes]:
         """The history of the client's request, element by element."""
@@ -305,13 +332,11 @@ class Merge(ABC):
 
     def _replace(self, elements: Mapping[int, bytes]) -> None:
         """Put others (comma-separated JSON) in place of some elements of the history; no other byte changes."""
-        array = self._member(self.history)
-        edited, at = [], 0
-        for place, (start, stop) in enumerate(json_bytes.element_spans(array)):
-            if place in elements:
-                edited += [array[at:start], elements[place]]
-                at = stop
-        self._given = self._with({self.history: b"".join([*edited, array[at:]])})
+        start, _ = self._spans[self.history]
+        spans = json_bytes.element_spans(self._member(self.history))
+        self._given = self._edited(
+            Edit(start + spans[place][0], start + spans[place][1], text) for place, text in elements.items()
+        )
         del self._spans
 
 

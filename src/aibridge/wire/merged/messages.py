@@ -102,6 +102,7 @@ class MergedMessage(Merge):
     """One message: the first turn's id, the last one's stop reason, the blocks of all but the injected calls."""
 
     history = "messages"
+    tools_first = True  # the client's cache breakpoints then still cover the same tools in the same order
     broken_off = frozenset({"max_tokens", "model_context_window_exceeded", "refusal"})
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
@@ -195,9 +196,9 @@ class MergedMessage(Merge):
         tools = json_bytes.decode(_tools, self._member("tools") or b"null") or ()
         return frozenset(tool.name for tool in tools)
 
-    def _with_tools(self, own: bytes) -> bytes:
-        """Before the client's own, whose cache breakpoints then still cover the same tools in the same order."""
-        return json_bytes.insert_first(own, _fragment(self.tools))
+    @property
+    def _fragment(self) -> bytes:
+        return _fragment(self.tools)
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         blocks = [result_block(call.id, result) for call, result in answered]

@@ -13,6 +13,7 @@ from aibridge.wire.body import texts
 from aibridge.wire.dialect import Reader, Request, Turn
 from aibridge.wire.merged.merge import (
     Answered,
+    Edit,
     Merge,
     MergedDocument,
     MergedStream,
@@ -96,6 +97,7 @@ class MergedResponse(Merge):
     """
 
     history = "input"
+    tools_first = False  # the provider then still finds the client's own, as a prefix, in its cache
     broken_off = frozenset({"incomplete"})
 
     def __init__(self, request: Request, tools: Sequence[OfferedTool]) -> None:
@@ -186,16 +188,17 @@ class MergedResponse(Merge):
             tools += [tool for item in json_bytes.decode(_items, given) for tool in item.tools or ()]
         return frozenset(_names_of(tools))
 
-    def _with_tools(self, own: bytes) -> bytes:
-        """After the client's own, whose prefix the provider then still finds in its cache."""
-        return json_bytes.insert_last(own, _fragment(self.tools))
+    @property
+    def _fragment(self) -> bytes:
+        return _fragment(self.tools)
 
-    def _with_history(self, given: bytes, elements: bytes) -> bytes:
+    def _with_history(self, elements: bytes) -> Edit:
+        given = self._spans.get("input")
         if self._has_conversation or not given:  # the provider keeps it, or there is a `prompt` of its own instead
-            given = b"[]"
-        elif not given.startswith(b"["):
-            given = b'[{"role":"user","content":%b}]' % given
-        return json_bytes.insert_last(given, elements)
+            return self._set("input", b"[%b]" % elements)
+        if self._given.startswith(b"[", *given):
+            return self._added("input", elements)
+        return Edit(*given, b'[{"role":"user","content":%b},%b]' % (self._given[slice(*given)], elements))
 
     def _results(self, answered: Sequence[Answered]) -> list[bytes]:
         results = [result_item(call.id, result) for call, result in answered]
