@@ -17,9 +17,9 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from aibridge import AnthropicProvider, ModelRoute, RequestBridge
+from aibridge.http_client.client import Client
 from aibridge.observe.metrics import Metrics
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy
-from aibridge.upstream.client import Client
 from bench.own_cost import answer_at_once, client
 
 if TYPE_CHECKING:

@@ -23,12 +23,12 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from aibridge import AnthropicProvider, RequestBridge, as_actor
+from aibridge.http_client.client import Client
+from aibridge.http_client.response import Response
 from aibridge.observe import log
 from aibridge.observe.metrics import Metrics
 from aibridge.recording.ledger import Ledger
 from aibridge.recording.stores import store_for
-from aibridge.upstream.client import Client
-from aibridge.upstream.response import Response
 from bench.answers import MESSAGES
 from bench.provider import HEADERS
 from bench.workload import ACTOR, blocking

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from aibridge.actor import Actor, as_actor
     from aibridge.bridge.bridge import RequestBridge
     from aibridge.errors import Fault, RecordingError
+    from aibridge.http_client.connecting import Connecting, Proxies
     from aibridge.observe.metrics import Metrics
     from aibridge.providers import (
         AnthropicProvider,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from aibridge.recording.recorder import Recorder
     from aibridge.recording.secrets import KnownSecrets
     from aibridge.upstream.breaker import BreakerPolicy
-    from aibridge.upstream.connecting import Connecting, Proxies
     from aibridge.upstream.upstream import TimeLimits
 
 __all__ = [
@@ -68,7 +68,7 @@ _HOMES = {
     "aibridge.recording.recorder": ("Recorder",),
     "aibridge.recording.secrets": ("KnownSecrets",),
     "aibridge.upstream.breaker": ("BreakerPolicy",),
-    "aibridge.upstream.connecting": ("Connecting", "Proxies"),
+    "aibridge.http_client.connecting": ("Connecting", "Proxies"),
     "aibridge.upstream.upstream": ("TimeLimits",),
 }
 

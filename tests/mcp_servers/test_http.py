@@ -13,12 +13,12 @@ import pytest
 import trustme
 from aiohttp import web
 
+from aibridge.http_client.connecting import Proxies
 from aibridge.mcp.config import Reaching, ServerConfig
 from aibridge.mcp.servers import ToolServers
 from aibridge.mcp.toolbox import Outcome
 from aibridge.server import tls
 from aibridge.server.settings import Upstream
-from aibridge.upstream.connecting import Proxies
 from aibridge.wire.tools import TextPart
 from support.proxy import Proxy
 

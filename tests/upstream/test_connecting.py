@@ -19,11 +19,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from aibridge.errors import Fault, Kind, SettingsError
+from aibridge.http_client.connecting import Connecting, Proxies
 from aibridge.server.connecting import connecting, time_limits
 from aibridge.server.loading import load
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Upstream as UpstreamSettings
-from aibridge.upstream.connecting import Connecting, Proxies
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
 from support.client import ask
 from support.dialects import MESSAGES

@@ -34,6 +34,7 @@ from aibridge.bridge.tool_run import ToolRun
 from aibridge.bridge.watch import Watch, Why
 from aibridge.clients import KEEPS_ONE_ID, identify
 from aibridge.errors import Fault, Kind
+from aibridge.http_client.connecting import Connecting
 from aibridge.mcp.toolbox import Toolbox
 from aibridge.observe.metrics import Metrics, default_metrics
 from aibridge.observe.spans import Observer, Spans
@@ -44,7 +45,6 @@ from aibridge.recording.recorder import Recorder, batching
 from aibridge.records import new_id
 from aibridge.tracer import TRACE_CONTEXT, Tracer
 from aibridge.upstream.breaker import DEFAULT_POLICY, BreakerPolicy, Breakers
-from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.keys import KeyRing
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest

@@ -21,6 +21,7 @@ import aiohttp
 import click
 
 from aibridge.errors import Fault, RecordingError
+from aibridge.http_client.connecting import Connecting
 from aibridge.providers import AnthropicProvider, BedrockProvider, Credential, Provider
 from aibridge.recording.databases import schema_of
 from aibridge.recording.stores import is_postgresql, sqlite_path
@@ -31,7 +32,6 @@ from aibridge.server.gateway import provider_of
 from aibridge.server.redaction import redaction
 from aibridge.server.settings import Provider as ProviderSettings
 from aibridge.server.settings import Settings, Storage
-from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.upstream import TimeLimits, Upstream, UpstreamRequest
 
 _LIMITS = TimeLimits(connect=5.0, first_byte=10.0)

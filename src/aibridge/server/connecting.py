@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aibridge.http_client.connecting import Connecting, Proxies
 from aibridge.server import tls
 from aibridge.server.settings import Provider, Upstream
-from aibridge.upstream.connecting import Connecting, Proxies
 from aibridge.upstream.upstream import TimeLimits
 
 

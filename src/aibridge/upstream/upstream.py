@@ -16,15 +16,15 @@ import aiohttp
 from msgspec.structs import replace
 
 from aibridge.errors import Fault, Kind
+from aibridge.http_client.client import Client
+from aibridge.http_client.connecting import Connecting
+from aibridge.http_client.response import NoAnswerError, Response
 from aibridge.providers.interpreter import Incoming, Interpreter, RawHeaders
 from aibridge.upstream.attempts import Attempts, Way
 from aibridge.upstream.breaker import Breakers, Call
-from aibridge.upstream.client import Client
-from aibridge.upstream.connecting import Connecting
 from aibridge.upstream.dump import Dump
 from aibridge.upstream.exchange import Follower, UpstreamRequest
 from aibridge.upstream.faults import SilentError, fault_of
-from aibridge.upstream.response import NoAnswerError, Response
 
 __all__ = ["Answer", "Retried", "TimeLimits", "Upstream", "UpstreamRequest"]
 

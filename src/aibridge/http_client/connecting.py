@@ -1,4 +1,4 @@
-"""How providers are connected to: by which proxies, trusting whom, and with how many connections."""
+"""How others are connected to: by which proxies, trusting whom, and with how many connections."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _means(named: str, host: str, address: IPv4Address | IPv6Address | None, por
 
 @dataclass(frozen=True, slots=True)
 class Connecting:
-    """How providers are connected to."""
+    """How others are connected to."""
 
     per_host: int = 0
     """Connections to one host at a time; requests wait for a free one. 0 for any number."""
@@ -70,6 +70,8 @@ class Connecting:
     """Seconds for which a host is taken to be where it was found."""
     proxies: Proxies = Proxies()
     tls: Mapping[str, ssl.SSLContext] = field(default_factory=dict)
-    """By provider's name: whom it is trusted to be, and which certificate it is shown; else, what the system trusts."""
+    """By name of who is asked: whom to trust, and which certificate to show; for others, what the system trusts."""
     resolver: AbstractResolver | None = None
     """Finds hosts' addresses; None for the system's way."""
+    kept_for: float = 15.0
+    """Seconds for which a connection is kept that nothing is asked on; up to 15 more where nobody looks for one."""

@@ -16,11 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from aibridge.upstream import response as response_module
-from aibridge.upstream.client import Client
-from aibridge.upstream.connecting import Connecting
-from aibridge.upstream.kept import Kept
-from aibridge.upstream.response import LONGEST_HEAD, MOST_UNREAD, NoAnswerError, Response, ResponseProtocol
+from aibridge.http_client.client import Client
+from aibridge.http_client.connecting import Connecting
+from aibridge.http_client.kept import Kept
+from aibridge.http_client.response import LONGEST_HEAD, MOST_UNREAD, NoAnswerError, Response, ResponseProtocol
 from support.provider import Provider, document, head, raw
 from support.waiting import until
 
@@ -136,7 +135,7 @@ class Connections:
         """What is seen where these pieces come; `early` comes before anything was asked."""
         here, there = socket.socketpair()
         transport, protocol = await self._loop.create_connection(lambda: ResponseProtocol(self._loop), sock=here)
-        kept = Kept(0)
+        kept = Kept(0, 60.0)
         protocol.hold(Connection(self._connector, self._key, protocol, self._loop), kept)
         if early:
             protocol.data_received(early)
@@ -285,9 +284,9 @@ async def test_what_comes_over_a_connection_that_nothing_was_asked_on_is_no_answ
 
 
 async def test_a_connection_is_not_kept_for_ever(
-    client: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    provider: Provider,
 ) -> None:
-    monkeypatch.setattr(response_module, "KEPT_FOR", 0.2)
+    client = Client(Connecting(kept_for=0.2), connect_limit=5)
     provider.says(raw(*document(b"first").pieces, asyncio.Event()), document(b"second"))
     assert await rest(await ask(client, provider)) == b"first"
     await until(provider.last.left.is_set, "the connection was closed")

@@ -6,21 +6,22 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aibridge.upstream.response import ResponseProtocol
+    from aibridge.http_client.response import ResponseProtocol
 
 
 class Kept:
     """The connections to one host that nothing is asked on, and how many requests may be under way to it.
 
     aiohttp's connector keeps connections too, but takes three times as long to hand one out and take it back. `most` is
-    0 for any number.
+    0 for any number, and `seconds` is how long a connection is kept that nothing is asked on.
     """
 
-    __slots__ = ("_free", "_idle", "limited")
+    __slots__ = ("_free", "_idle", "limited", "seconds")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, seconds: float) -> None:
         self.limited = most > 0
         """A request has to be `admitted` first."""
+        self.seconds = seconds
         self._free = asyncio.Semaphore(most) if most else None
         self._idle: dict[ResponseProtocol, None] = {}
 

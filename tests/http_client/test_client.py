@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from aibridge.upstream.client import Client
-from aibridge.upstream.connecting import Connecting
-from aibridge.upstream.response import Response
+from aibridge.http_client.client import Client
+from aibridge.http_client.connecting import Connecting
+from aibridge.http_client.response import Response
 from support.provider import CLOSE, Provider, Reply, document, head, raw
 
 OK = document(b"{}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 
@@ -16,10 +17,11 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http import StreamWriter
 from yarl import URL
 
-from aibridge.providers.interpreter import Headers
-from aibridge.upstream.connecting import Connecting
-from aibridge.upstream.kept import Kept
-from aibridge.upstream.response import NoAnswerError, Response, ResponseProtocol
+from aibridge.http_client.connecting import Connecting
+from aibridge.http_client.kept import Kept
+from aibridge.http_client.response import NoAnswerError, Response, ResponseProtocol
+
+Headers = Iterable[tuple[str, str]]
 
 _NO_BODY_MEANT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 8.6: others say that they have none
 
@@ -61,13 +63,14 @@ class Client:
     """Sends requests, and keeps connections for the next ones. To be made within a running event loop.
 
     `connect_limit` is how many seconds may pass until there is a connection; waiting for one that is free, where their
-    number is limited, is not counted.
+    number is limited, is not counted. `headers` are sent with every request; a `Host` among them is sent as it is.
     """
 
-    def __init__(self, connecting: Connecting, connect_limit: float) -> None:
+    def __init__(self, connecting: Connecting, connect_limit: float, headers: Mapping[str, str] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self._connecting = connecting
         self._connect_limit = connect_limit
+        self._headers = headers
         self._connector = aiohttp.TCPConnector(
             limit=0,
             ttl_dns_cache=connecting.dns_ttl,  # type: ignore[arg-type]  # what it does with it, a float can do
@@ -76,17 +79,17 @@ class Client:
         # What it makes for each connection; it has no parameter for that.
         self._connector._factory = partial(ResponseProtocol, self.loop)  # type: ignore[assignment]
         self._target = lru_cache(_MOST_TARGETS)(self._target_of)
-        self._kept: dict[ConnectionKey, Kept] = defaultdict(partial(Kept, connecting.per_host))
+        self._kept: dict[ConnectionKey, Kept] = defaultdict(partial(Kept, connecting.per_host, connecting.kept_for))
 
-    async def send(
-        self, provider: str, method: str, url: str, headers: Headers, body: bytes, *, limit: float
-    ) -> Response:
+    async def send(self, peer: str, method: str, url: str, headers: Headers, body: bytes, *, limit: float) -> Response:
         """Send a request, and wait for the head of its answer for at most `limit` seconds.
+
+        `peer` is the name of who is asked, for `Connecting.tls`.
 
         Raises `NoAnswerError` where that has passed, TimeoutError for the connect limit, and other errors of aiohttp's
         and OSError where there is no connection, it is lost, or what comes is not HTTP.
         """
-        target = self._target(provider, url)
+        target = self._target(peer, url)
         try:
             return await self._exchange(target, method, headers, body, limit)
         except aiohttp.ClientConnectorError:
@@ -148,15 +151,16 @@ class Client:
         """Close every connection."""
         await self._connector.close()
 
-    def _target_of(self, provider: str, url: str) -> _Target:
+    def _target_of(self, peer: str, url: str) -> _Target:
         parsed, proxies = URL(url, encoded=True), self._connecting.proxies
         asked = aiohttp.ClientRequest(
             "GET",
             parsed,
+            headers=self._headers,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             loop=self.loop,
             proxy=proxies.of(parsed) if proxies else None,
-            ssl=self._connecting.tls.get(provider, True),
+            ssl=self._connecting.tls.get(peer, True),
         )
         return _Target(asked, self._kept[asked.connection_key])
 

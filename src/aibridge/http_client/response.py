@@ -13,7 +13,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from aibridge.upstream.kept import Kept
+from aibridge.http_client.kept import Kept
 
 MOST_UNREAD = 128 << 10
 """Bytes of a body that lie ready before its connection is no longer read from; one reading more may come on top."""
@@ -21,9 +21,8 @@ MOST_UNREAD = 128 << 10
 LONGEST_HEAD = 64 << 10
 """Bytes of a head, or of what stands between the chunks of a body, that are waited for to become whole."""
 
-
-KEPT_FOR = 15.0
-"""Seconds for which a connection is kept that nothing is asked on, up to twice as long where nobody looks for one."""
+_LOOKING = 15.0
+"""Seconds after which deadlines are looked at; those that are nearer are looked after by themselves."""
 
 
 class NoAnswerError(aiohttp.ClientError):
@@ -148,6 +147,24 @@ class Response:
             self._connection = None
             connection.rest()
 
+    def let_end(self, limit: float) -> None:
+        """Nobody reads on: the connection is used again if the end comes within so many seconds, else closed."""
+        closing = self.loop.call_later(limit, self.close)
+
+        def drop(_: object = None) -> None:
+            if self.pieces:
+                self.take()
+            if not self.complete and self._error is None:
+                self._change().add_done_callback(drop)
+                return
+            closing.cancel()
+            if self.complete:
+                self.release()
+            else:
+                self.close()
+
+        drop()
+
     def close(self) -> None:
         """Close the connection."""
         connection, self._connection = self._connection, None
@@ -213,7 +230,7 @@ class ResponseProtocol(ResponseHandler):
         if kept is None or self._last or self._response:
             self.give_up()
         else:
-            self._expect(self._loop.time() + KEPT_FOR)
+            self._expect(self._loop.time() + kept.seconds)
             kept.put(self)
 
     def give_up(self) -> None:
@@ -239,7 +256,7 @@ class ResponseProtocol(ResponseHandler):
         if self._looking is None or deadline < self._look_at:
             if self._looking:
                 self._looking.cancel()
-            self._look_at = min(deadline, self._loop.time() + KEPT_FOR)
+            self._look_at = min(deadline, self._loop.time() + _LOOKING)
             self._looking = self._loop.call_at(self._look_at, self._look)
 
     def _look(self) -> None:
