@@ -13,12 +13,12 @@ import pytest
 import trustme
 from aiohttp import web
 
-from aibridge.http_client.connecting import Proxies
-from aibridge.mcp.config import Reaching, ServerConfig
+from aibridge.http_client.connecting import Connecting, Proxies
+from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.servers import ToolServers
 from aibridge.mcp.toolbox import Outcome
-from aibridge.server import tls
-from aibridge.server.settings import Upstream
+from aibridge.server.connecting import connecting_tools
+from aibridge.server.settings import MCPServer, Upstream
 from aibridge.wire.tools import TextPart
 from support.proxy import Proxy
 
@@ -166,8 +166,8 @@ async def test_a_redirect_to_another_is_not(start: Start, legacy: LegacyServer) 
 
 async def test_a_server_is_reached_by_the_proxy_that_is_set(start: Start, legacy: LegacyServer) -> None:
     async with Proxy(everything_is=("127.0.0.1", legacy.port)) as proxy:
-        reaching = Reaching(proxy_of=Proxies(http=proxy.url).of)
-        servers = await start(ServerConfig(name="old", url="http://tickets.example/mcp"), reaching=reaching)
+        connecting = Connecting(proxies=Proxies(http=proxy.url))
+        servers = await start(ServerConfig(name="old", url="http://tickets.example/mcp"), connecting=connecting)
         assert (await call(servers, "echo")).error is None
         assert proxy.asked[0] == "POST http://tickets.example/mcp HTTP/1.1"
         await servers.aclose()
@@ -175,9 +175,9 @@ async def test_a_server_is_reached_by_the_proxy_that_is_set(start: Start, legacy
 
 async def test_a_proxy_that_does_not_connect_is_told(start: Start) -> None:
     async with Proxy(password="s3cret") as proxy:
-        reaching = Reaching(proxy_of=Proxies(https=proxy.url).of)
+        connecting = Connecting(proxies=Proxies(https=proxy.url))
         servers = await start(
-            ServerConfig(name="old", url="https://tickets.example/mcp"), reaching=reaching, wait=False
+            ServerConfig(name="old", url="https://tickets.example/mcp"), connecting=connecting, wait=False
         )
         await until(lambda: servers.states[0].error)
         assert servers.states[0].error == "the proxy before the server refused to connect (407)"
@@ -194,12 +194,12 @@ async def test_an_authority_of_ones_own_is_trusted_where_the_settings_name_it(
     authority.issue_cert("127.0.0.1").configure_cert(legacy.tls)
     await legacy.stop()
     await legacy.start()
-    config = ServerConfig(name="old", url=legacy.url)
+    config, server = ServerConfig(name="old", url=legacy.url), MCPServer(name="old", url=legacy.url)
 
-    trusting = await start(config, reaching=Reaching(tls=tls.trusting(Upstream(ca_file=file))))
+    trusting = await start(config, connecting=connecting_tools(Upstream(ca_file=file), [server]))
     assert (await call(trusting, "echo")).error is None
 
-    others = await start(config, reaching=Reaching(tls=tls.trusting(Upstream())), wait=False)
+    others = await start(config, connecting=connecting_tools(Upstream(), [server]), wait=False)
     await until(lambda: others.states[0].error)
     assert others.states[0].error == (
         "there is no secure connection to the server: see whether upstream.ca_file names its authority"

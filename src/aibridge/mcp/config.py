@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
-
-from yarl import URL
 
 Transport = Literal["streamable-http", "sse"]
 """How a server with a URL is spoken to; `sse` is the HTTP+SSE transport of protocol version 2024-11-05."""
@@ -55,20 +52,6 @@ class ServerConfig:
             return f"stdio:{self.command[0]}"
         scheme, authority, path, _, _ = urlsplit(self.url or "")
         return urlunsplit((scheme, authority.rpartition("@")[2], path, "", ""))
-
-
-def _directly(_: URL) -> None:
-    """No proxy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reaching:
-    """How servers with a URL are reached, and the authorization servers before them."""
-
-    proxy_of: Callable[[URL], URL | None] = _directly
-    """The HTTP proxy by which a URL is reached; None where there is none."""
-    tls: ssl.SSLContext | None = None
-    """Whom they are trusted to be; None for what the system trusts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

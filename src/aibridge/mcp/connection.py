@@ -7,6 +7,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ import aiohttp
 import anyio
 from mcp import Client, MCPError
 from mcp.client.auth import OAuthFlowError
+from mcp.client.client import ConnectMode
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.types import Implementation
 
-from aibridge.mcp.config import Reaching, ServerConfig, Timing
+from aibridge.http_client.connecting import Connecting
+from aibridge.mcp.config import ServerConfig, Timing
 from aibridge.mcp.faults import ConnectionEnded, Unavailable, reason
 from aibridge.mcp.listing import ListedTool, list_tools
 from aibridge.mcp.spans import Starting
@@ -26,6 +29,7 @@ from aibridge.mcp.transports import Channel
 
 if TYPE_CHECKING:
     from mcp.client.session import IncomingMessage
+    from mcp.shared.dispatcher import Dispatcher
     from mcp.types import CallToolResult
 
 _log = logging.getLogger("aibridge.mcp")
@@ -56,7 +60,7 @@ class Connection:
         on_change: Callable[[], None],
         starting: Starting,
         *,
-        reaching: Reaching,
+        connecting: Connecting,
         timing: Timing,
         max_answer_size: int,
     ) -> None:
@@ -67,7 +71,7 @@ class Connection:
         self._config = config
         self._on_change = on_change
         self._starting = starting
-        self._reaching = reaching
+        self._connecting = connecting
         self._timing = timing
         self._max_answer_size = max_answer_size
         self._keeper: asyncio.Task[None] | None = None
@@ -153,20 +157,14 @@ class Connection:
 
     async def _keep(self) -> None:
         failures = 0
-        mode = "auto"
+        mode: ConnectMode = "auto"
         while True:
             channel = self._channel()
             attempt = self._starting.attempt(self._config)
             began = math.inf
             try:
                 with anyio.fail_after(self._timing.connect) as limit:
-                    async with Client(
-                        channel.open(),
-                        mode=mode,
-                        cache=None,
-                        client_info=Implementation(name="aibridge", version=version("aibridge")),
-                        message_handler=self._hear,
-                    ) as client:
+                    async with self._session(channel, mode) as client:
                         attempt.fetching()
                         await self._list(client)
                         attempt.connected(len(self.tools))
@@ -188,12 +186,26 @@ class Connection:
                 mode = "auto" if mode == "legacy" or began < math.inf else "legacy"
                 await self._rest(error, failures)
 
+    def _session(self, channel: Channel, mode: ConnectMode) -> Client:
+        async def connect(resources: AsyncExitStack, *_: object) -> Dispatcher[Any]:
+            return await resources.enter_async_context(channel.open())
+
+        client = Client(
+            "",
+            mode=mode,
+            cache=None,
+            client_info=Implementation(name="aibridge", version=version("aibridge")),
+            message_handler=self._hear,
+        )
+        client._connect = connect  # it has no parameter for a dispatcher, which it makes of whatever it is given
+        return client
+
     def _channel(self) -> Channel:
         self._ended.clear()
         self._to_list.clear()
         return Channel(
             self._config,
-            self._reaching,
+            self._connecting,
             max_answer_size=self._max_answer_size,
             patience=self._timing.list,
             on_end=self._end,

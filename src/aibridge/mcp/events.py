@@ -6,8 +6,7 @@ import re
 from collections import deque
 from dataclasses import dataclass
 
-import aiohttp
-
+from aibridge.mcp.http import Answer
 from aibridge.wire.sse import EventSplitter, data_of
 
 _FIELD = re.compile(rb"^(event|id|retry): ?([^\r\n]*)", re.MULTILINE)
@@ -30,8 +29,8 @@ class Place:
 class Events:
     """The events of one answer, in order. `limit` is what an event may have, in bytes; `place` is kept up to date."""
 
-    def __init__(self, answer: aiohttp.ClientResponse, limit: int, place: Place) -> None:
-        self._content = answer.content
+    def __init__(self, answer: Answer, limit: int, place: Place) -> None:
+        self._answer = answer
         self._splitter = EventSplitter(limit)
         self._place = place
         self._come: deque[bytes] = deque()
@@ -45,9 +44,9 @@ class Events:
         while not self._come:
             if self._ended:
                 return None
-            if piece := await self._content.readany():
+            if piece := await self._answer.piece():
                 self._come.extend(self._splitter.feed(piece))
-            elif self._content.at_eof():
+            else:
                 self._ended = True
                 if rest := self._splitter.rest():
                     self._come.append(rest)

@@ -6,6 +6,8 @@ import aiohttp
 from mcp import MCPError
 from mcp.client.auth import OAuthFlowError
 
+from aibridge.http_client.response import NoAnswerError
+
 
 class ConnectionEnded(Exception):
     """The server ended the connection."""
@@ -28,7 +30,7 @@ def reason(fault: BaseException, refused_with: int | None = None) -> str:
     match fault:
         case ConnectionEnded():
             return "the server ended the connection"
-        case TimeoutError():
+        case TimeoutError() | NoAnswerError():
             return "the server did not answer in time"
         case aiohttp.ClientSSLError():
             return "there is no secure connection to the server: see whether upstream.ca_file names its authority"
@@ -40,6 +42,8 @@ def reason(fault: BaseException, refused_with: int | None = None) -> str:
             return "the server can not be reached"
         case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
             return "the server closed the connection"
+        case aiohttp.ClientError():
+            return "the server does not answer in HTTP"
         case OSError(strerror=str(text)):
             return f"the command can not be started: {text}"
         case MCPError(code=code):

@@ -87,6 +87,6 @@ class _Posts(Outgoing):
         """Pass on all events; their end is that of the session."""
         async with self._session:
             try:
-                await self._pass_on_events(events)
+                await self._hear(events)
             except (aiohttp.ClientError, MCPError):
                 pass  # as good as an end

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mcp.types import INTERNAL_ERROR, JSONRPCMessage, jsonrpc_message_adapter
+from collections.abc import Mapping
+from typing import Any
+
+from mcp.types import INTERNAL_ERROR, JSONRPCMessage, RequestId, jsonrpc_message_adapter
 
 from aibridge.wire import json_bytes
 
@@ -19,6 +22,14 @@ def read_message(text: bytes) -> JSONRPCMessage:
 def write_message(message: JSONRPCMessage) -> bytes:
     """The same in JSON, in one line."""
     return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def write_request(request: RequestId, method: str, params: Mapping[str, Any] | None) -> bytes:
+    """A request in JSON, in one line."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "id": request, "method": method}
+    if params:
+        message["params"] = params
+    return json_bytes.encode(message)
 
 
 def too_large(limit: int) -> str:

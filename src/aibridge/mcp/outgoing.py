@@ -16,6 +16,9 @@ from aibridge.mcp.events import Events
 from aibridge.mcp.messages import TOO_LARGE, read_message, too_large
 from aibridge.wire.sse import EventTooLarge
 
+Response = JSONRPCResponse | JSONRPCError
+"""What a request is answered with."""
+
 Session = MemoryObjectSendStream[SessionMessage | Exception]
 """Takes what the server says."""
 
@@ -25,8 +28,7 @@ REFUSED = -32902
 MOST_WAITING = 16
 """Messages that may wait for the session; a server that says more has to wait for it too."""
 
-
-_NO_MESSAGE = "the answer is no message of the protocol"
+NO_MESSAGE = "the answer is no message of the protocol"
 
 
 class Outgoing(ABC):
@@ -67,19 +69,8 @@ class Outgoing(ABC):
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise MCPError(CONNECTION_CLOSED, "Connection closed") from None
 
-    async def _pass_on_answer(self, text: bytes, request: RequestId) -> None:
-        """Give the session the answer to a request. It is told by where it came from; some servers lose the id."""
-        try:
-            message = read_message(text)
-        except ValueError:
-            message = None
-        if not isinstance(message, JSONRPCResponse | JSONRPCError):
-            raise MCPError(PARSE_ERROR, _NO_MESSAGE)
-        message.id = request
-        await self._pass_on(message)
-
-    async def _pass_on_events(self, events: Events, request: RequestId | None = None) -> bool:
-        """Give the session what stands in events, up to the answer to a request; whether that has come."""
+    async def _hear(self, events: Events, request: RequestId | None = None) -> Response | None:
+        """Give the session what stands in events, up to the answer to a request; that one, if it comes."""
         while event := await self._next(events):
             name, data = event
             if name != "message" or not data:
@@ -89,13 +80,11 @@ class Outgoing(ABC):
             except ValueError:
                 if request is None:
                     continue  # nobody waits for it
-                raise MCPError(PARSE_ERROR, _NO_MESSAGE) from None
+                raise MCPError(PARSE_ERROR, NO_MESSAGE) from None
             if request is not None and isinstance(message, JSONRPCResponse | JSONRPCError):
-                message.id = request
-                await self._pass_on(message)
-                return True
+                return message
             await self._pass_on(message)
-        return False
+        return None
 
     async def _next(self, events: Events) -> tuple[str, bytes] | None:
         try:

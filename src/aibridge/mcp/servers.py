@@ -10,8 +10,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from aibridge.actor import Actor
+from aibridge.http_client.connecting import Connecting
 from aibridge.mcp.arguments import ArgumentsError, read_arguments
-from aibridge.mcp.config import Reaching, ServerConfig, Timing
+from aibridge.mcp.config import ServerConfig, Timing
 from aibridge.mcp.names import offered_names
 from aibridge.mcp.policy import Gatekeeper, Policy
 from aibridge.mcp.results import tool_result
@@ -56,7 +57,7 @@ class ToolServers:
         call_timeout: float = 60.0,
         max_result_size: int = 2**20,
         policy: Policy = "allow",
-        reaching: Reaching | None = None,
+        connecting: Connecting | None = None,
         timing: Timing | None = None,
         tracer: Tracer = NO_TRACER,
     ) -> None:
@@ -79,7 +80,7 @@ class ToolServers:
                     config,
                     self._assemble,
                     starting,
-                    reaching=reaching or Reaching(),
+                    connecting=connecting or Connecting(),
                     timing=timing or Timing(),
                     max_answer_size=8 * max(max_result_size, 2**20),
                 )

@@ -8,8 +8,9 @@ a broken connection of one call ends the session with all others, and an answer 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import anyio
@@ -19,13 +20,22 @@ from mcp.client._transport import TransportStreams
 from mcp.client.auth import OAuthFlowError
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
-from mcp.types import CONNECTION_CLOSED, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest
+from mcp.types import (
+    CONNECTION_CLOSED,
+    PARSE_ERROR,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from aibridge.mcp.events import Events, Place
-from aibridge.mcp.http import SessionClient, is_json, is_stream, read_up_to
-from aibridge.mcp.messages import TOO_LARGE, too_large, write_message
-from aibridge.mcp.outgoing import MOST_WAITING, REFUSED, Outgoing, Session
+from aibridge.mcp.http import Answer, SessionClient, is_json, is_stream, read_up_to
+from aibridge.mcp.messages import TOO_LARGE, read_message, too_large, write_message, write_request
+from aibridge.mcp.outgoing import MOST_WAITING, NO_MESSAGE, REFUSED, Outgoing, Response, Session
 
 SESSION_ENDED = -32901
 """The code of the error that stands for an answer 404: the server has forgotten the session."""
@@ -54,7 +64,7 @@ async def streamable_http(
     """
     to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](MOST_WAITING)
     async with to_session, incoming, anyio.create_task_group() as tasks:
-        outgoing = _Posts(client, to_session, max_answer_size, on_session_end, on_doubt, tasks)
+        outgoing = Posts(client, to_session, max_answer_size, on_session_end, on_doubt, tasks)
         try:
             yield incoming, outgoing
         finally:
@@ -63,7 +73,7 @@ async def streamable_http(
             tasks.cancel_scope.cancel()
 
 
-class _Posts(Outgoing):
+class Posts(Outgoing):
     """Sends each message as a POST."""
 
     def __init__(
@@ -88,17 +98,48 @@ class _Posts(Outgoing):
         """Send a message; see `Outgoing.send`."""
         message = item.message
         stamped = item.metadata.headers if isinstance(item.metadata, ClientMessageMetadata) else None
-        if isinstance(message, JSONRPCRequest) and message.method == "initialize":
-            self._version = None  # what a question before it has said is not agreed on
-        elif stamped:
-            self._version = stamped.get(MCP_PROTOCOL_VERSION_HEADER, self._version)
-        headers = {**self._headers(), "Accept": _ACCEPTED, "Content-Type": "application/json", **(stamped or {})}
         if isinstance(message, JSONRPCRequest):
-            await self._ask(message, headers)
-        elif not (_cancels(message) and self._version in MODERN_PROTOCOL_VERSIONS):  # a closed connection says it
+            if message.method == "initialize":
+                self._version = None  # what a question before it has said is not agreed on
+            await self._pass_on(await self.ask(message.id, message.method, message.params, stamped or {}))
+            return
+        headers = self._headers_of_message(stamped or {})
+        if not (_cancels(message) and self._version in MODERN_PROTOCOL_VERSIONS):  # a closed connection says it
             await self._tell(message, headers)
         if isinstance(message, JSONRPCNotification) and message.method == "notifications/initialized":
             self._tasks.start_soon(self._listen)
+
+    async def ask(
+        self, request: RequestId, method: str, params: Mapping[str, Any] | None, stamped: Mapping[str, str]
+    ) -> Response:
+        """Send a request, and wait for its answer; `stamped` are headers of its own.
+
+        The answer is told by where it came from; some servers lose the id. Raises what `send` does.
+        """
+        headers = self._headers_of_message(stamped, agreed=method != "initialize")
+        async with self._client.exchange(
+            "POST",
+            self._client.url,
+            headers,
+            write_request(request, method, params),
+            may_be_silent=method in _ENDING_OTHERWISE,
+        ) as answer:
+            self._client.refused_with = answer.status if answer.status >= 400 else None
+            if answer.status == 404 and _SESSION_ID in headers:
+                self._on_session_end()
+                raise MCPError(SESSION_ENDED, "the session has ended")
+            if method == "initialize":
+                self._session_id = answer.header("mcp-session-id") or self._session_id
+            if is_stream(answer):
+                said = await self._answer_in_stream(answer, request)
+            elif is_json(answer):
+                said = await self._answer_in_document(answer)
+            elif answer.ok and answer.status != 202:
+                raise MCPError(REFUSED, "the server answered with neither JSON nor a stream of events")
+            else:
+                raise _refusal(answer)
+        said.id = request
+        return said
 
     async def say_goodbye(self) -> None:
         """Tell the server that the session is over."""
@@ -121,45 +162,29 @@ class _Posts(Outgoing):
             headers["Last-Event-ID"] = place.id
         return headers
 
-    async def _ask(self, request: JSONRPCRequest, headers: dict[str, str]) -> None:
-        async with self._client.exchange(
-            "POST",
-            self._client.url,
-            headers,
-            write_message(request),
-            may_be_silent=request.method in _ENDING_OTHERWISE,
-        ) as answer:
-            self._client.refused_with = answer.status if answer.status >= 400 else None
-            if answer.status == 404 and _SESSION_ID in headers:
-                self._on_session_end()
-                raise MCPError(SESSION_ENDED, "the session has ended")
-            if request.method == "initialize":
-                self._session_id = answer.headers.get(_SESSION_ID) or self._session_id
-            if is_stream(answer):
-                await self._take_stream(answer, request)
-            elif is_json(answer):
-                await self._take_document(answer, request)
-            elif answer.ok and answer.status != 202:
-                raise MCPError(REFUSED, "the server answered with neither JSON nor a stream of events")
-            else:
-                raise _refusal(answer)
+    def _headers_of_message(self, stamped: Mapping[str, str], *, agreed: bool = True) -> dict[str, str]:
+        if agreed and stamped:
+            self._version = stamped.get(MCP_PROTOCOL_VERSION_HEADER, self._version)
+        return {**self._headers(), "Accept": _ACCEPTED, "Content-Type": "application/json", **stamped}
 
-    async def _take_document(self, answer: aiohttp.ClientResponse, request: JSONRPCRequest) -> None:
+    async def _answer_in_document(self, answer: Answer) -> Response:
+        """The message that an answer is."""
         text = await read_up_to(answer, self._limit)
         if text is None:
             raise MCPError(TOO_LARGE, too_large(self._limit))
         try:
-            await self._pass_on_answer(text, request.id)
-        except MCPError:
-            if answer.ok:
-                raise
-            raise _refusal(answer) from None
+            message = read_message(text)
+        except ValueError:
+            message = None
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            return message
+        raise MCPError(PARSE_ERROR, NO_MESSAGE) if answer.ok else _refusal(answer)
 
-    async def _take_stream(self, answer: aiohttp.ClientResponse, request: JSONRPCRequest) -> None:
+    async def _answer_in_stream(self, answer: Answer, request: RequestId) -> Response:
         """Pass on what a stream holds up to the answer. One that ends before is resumed, where its events have ids."""
         place = Place()
-        answered, failures = await self._read_stream(answer, place, request), 0
-        while not answered:
+        said, failures = await self._read_stream(answer, place, request), 0
+        while said is None:
             if not place.id or failures == _MOST_FAILURES:
                 raise MCPError(CONNECTION_CLOSED, "the server ended the stream without an answer")
             await asyncio.sleep(place.retry)
@@ -169,15 +194,16 @@ class _Posts(Outgoing):
                     "GET", self._client.url, self._headers(place), may_be_silent=True
                 ) as resumed:
                     if is_stream(resumed):
-                        answered, failures = await self._read_stream(resumed, place, request), 0
+                        said, failures = await self._read_stream(resumed, place, request), 0
             except aiohttp.ClientError:
                 pass
+        return said
 
-    async def _read_stream(self, answer: aiohttp.ClientResponse, place: Place, request: JSONRPCRequest) -> bool:
+    async def _read_stream(self, answer: Answer, place: Place, request: RequestId) -> Response | None:
         try:
-            return await self._pass_on_events(Events(answer, self._limit, place), request.id)
+            return await self._hear(Events(answer, self._limit, place), request)
         except aiohttp.ClientError:
-            return False
+            return None
 
     async def _tell(self, message: JSONRPCMessage, headers: dict[str, str]) -> None:
         """Send what is not answered; it is not worth a fault."""
@@ -199,7 +225,7 @@ class _Posts(Outgoing):
                 ) as answer:
                     if is_stream(answer):
                         failures = 0
-                        await self._pass_on_events(Events(answer, self._limit, place))
+                        await self._hear(Events(answer, self._limit, place))
                     elif answer.status < 500:
                         return
             except (aiohttp.ClientError, OAuthFlowError, MCPError):
@@ -212,5 +238,5 @@ def _cancels(message: JSONRPCMessage) -> bool:
     return isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled"
 
 
-def _refusal(answer: aiohttp.ClientResponse) -> MCPError:
+def _refusal(answer: Answer) -> MCPError:
     return MCPError(REFUSED, f"the server answered HTTP {answer.status}")

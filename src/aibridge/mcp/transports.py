@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import anyio
 from mcp.client._transport import TransportStreams
+from mcp.shared.dispatcher import Dispatcher
+from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 
-from aibridge.mcp.config import Reaching, ServerConfig
+from aibridge.http_client.connecting import Connecting
+from aibridge.mcp.calling import Calling
+from aibridge.mcp.config import ServerConfig
 from aibridge.mcp.http import SessionClient
 from aibridge.mcp.http_sse import http_sse
 from aibridge.mcp.program import program
-from aibridge.mcp.streamable import streamable_http
+from aibridge.mcp.streamable import Posts, streamable_http
 from aibridge.mcp.tapped import Tapped
 
 # This library logs messages; what an operator needs to know is logged here instead.
@@ -32,7 +37,7 @@ class Channel:
     def __init__(
         self,
         config: ServerConfig,
-        reaching: Reaching,
+        connecting: Connecting,
         *,
         max_answer_size: int,
         patience: float,
@@ -40,7 +45,7 @@ class Channel:
         on_doubt: Callable[[], None],
     ) -> None:
         self._config = config
-        self._reaching = reaching
+        self._connecting = connecting
         self._max_answer_size = max_answer_size
         self._patience = patience
         self._on_end = on_end
@@ -53,10 +58,11 @@ class Channel:
         return self._http.refused_with if self._http else None
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[TransportStreams]:
-        """The streams of messages, in the form that `mcp.Client` takes."""
+    async def open(self) -> AsyncIterator[Dispatcher[Any]]:
+        """What a session sends its requests by, and hears the server."""
         async with self._streams() as (read, write):
-            yield Tapped(read, self._config.name, self._on_end), write
+            tapped = Tapped(read, self._config.name, self._on_end)
+            yield Calling(tapped, write) if isinstance(write, Posts) else JSONRPCDispatcher(tapped, write)
 
     def _streams(self) -> AbstractAsyncContextManager[TransportStreams]:
         config = self._config
@@ -66,7 +72,7 @@ class Channel:
 
     @asynccontextmanager
     async def _over_http(self) -> AsyncIterator[TransportStreams]:
-        self._http = client = SessionClient(self._config, self._reaching, self._patience)
+        self._http = client = SessionClient(self._config, self._connecting, self._patience)
         try:
             if self._config.transport == "sse":
                 streams = http_sse(client, self._max_answer_size, self._patience)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aibridge.http_client.connecting import Connecting, Proxies
 from aibridge.server import tls
-from aibridge.server.settings import Provider, Upstream
+from aibridge.server.settings import MCPServer, Provider, Upstream
 from aibridge.upstream.upstream import TimeLimits
 
 
@@ -28,17 +28,26 @@ def time_limits(upstream: Upstream, provider: Provider | None = None) -> TimeLim
     )
 
 
-def proxies(upstream: Upstream) -> Proxies:
-    """By which proxies all that is outside is reached."""
-    return Proxies(upstream.http_proxy, upstream.https_proxy, upstream.no_proxy)
-
-
 def connecting(upstream: Upstream, providers: Sequence[Provider]) -> Connecting:
     """How providers are reached. Raises `SettingsError` where a certificate or a key can not be used."""
     contexts = {provider.name: tls.context(upstream, provider) for provider in providers}
     return Connecting(
         per_host=upstream.max_connections_per_host,
         dns_ttl=upstream.dns_ttl,
-        proxies=proxies(upstream),
+        proxies=_proxies(upstream),
         tls={name: context for name, context in contexts.items() if context},
     )
+
+
+def connecting_tools(upstream: Upstream, servers: Sequence[MCPServer]) -> Connecting:
+    """How MCP servers are reached, and the authorization servers before them. Raises `SettingsError` as well."""
+    trusted = tls.trusting(upstream)
+    return Connecting(
+        dns_ttl=upstream.dns_ttl,
+        proxies=_proxies(upstream),
+        tls={server.name: trusted for server in servers} if trusted else {},
+    )
+
+
+def _proxies(upstream: Upstream) -> Proxies:
+    return Proxies(upstream.http_proxy, upstream.https_proxy, upstream.no_proxy)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from aibridge.mcp.config import ClientCredentials, Reaching, ServerConfig
+from aibridge.mcp.config import ClientCredentials, ServerConfig
 from aibridge.mcp.policy import Policy
 from aibridge.mcp.servers import ToolServers
-from aibridge.server import tls
-from aibridge.server.connecting import proxies
+from aibridge.server.connecting import connecting_tools
 from aibridge.server.importing import imported
 from aibridge.server.settings import MCPServer, Settings
 from aibridge.tracer import NO_TRACER, Tracer
@@ -22,7 +21,7 @@ def tool_servers(settings: Settings, tracer: Tracer = NO_TRACER) -> ToolServers:
         call_timeout=settings.tools.call_timeout,
         max_result_size=settings.tools.max_result_size,
         policy=policy_named(settings.tools.policy),
-        reaching=Reaching(proxy_of=proxies(settings.upstream).of, tls=tls.trusting(settings.upstream)),
+        connecting=connecting_tools(settings.upstream, settings.mcp_servers),
         tracer=tracer,
     )
 
