@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aibridge.wire.json_bytes import decode, edit, insert_first, last_place, member_spans, set_member, without_member
+from aibridge.wire.json_bytes import (
+    decode,
+    edit,
+    insert_first,
+    last_place,
+    member_spans,
+    replace_member,
+    set_member,
+    without_member,
+)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -121,6 +130,24 @@ def test_elements_are_put_before_or_after_those_of_an_array(array: bytes, first:
     begin = given.index(array)
     at, added = last_place(given, begin, begin + len(array), b"1,2")
     assert given[:at] + added + given[at:] == b'{"a":[0],"b":%b,"c":[3]}' % last
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"n":5,"a":1}',
+        b'{"a":{"n":5},"n":5}',
+        b'{"a":{"n":5},"n" : 5}',
+        b'{"a":"\\"n\\":5","n":5}',
+        b'{"a":"n","n":5}',
+        b'{"n":5}',
+        b'{"n":57}',
+        b'{"n":5.0}',
+        b'{"a":[5]}',
+    ],
+)
+def test_a_member_that_is_known_is_replaced_as_any_other_is_set(text: bytes) -> None:
+    assert replace_member(text, "n", b"5", b"6") == set_member(text, "n", b"6")
 
 
 _texts: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(list[str])

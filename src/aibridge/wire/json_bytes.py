@@ -77,6 +77,17 @@ def set_member(text: bytes, name: str, value: bytes) -> bytes:
     return text[:begin] + encode(name) + b":" + value + comma + text[begin:]
 
 
+def replace_member(text: bytes, name: str, known: bytes, value: bytes) -> bytes:
+    """The same where the member is known to be there, and most likely stands as `known`: then this is much faster."""
+    key = b'"%b":' % name.encode()
+    if text.count(key[:-1]) == 1:  # in a text of that name it would be twice there, or its quotes be escaped
+        start = text.find(key + known)
+        end = start + len(key) + len(known)
+        if start >= 0 and text[end : end + 1] in (b",", b"}"):
+            return text[: start + len(key)] + value + text[end:]
+    return set_member(text, name, value)
+
+
 def without_member(text: bytes, name: str) -> bytes:
     """The object `text` without its member `name`, and no other byte changed; `text` is known to be valid."""
     return edit(text, {name: None})

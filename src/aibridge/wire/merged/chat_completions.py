@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -64,6 +64,7 @@ _message = msgspec.json.Decoder(_Message)
 _tools = msgspec.json.Decoder(list[_Tool] | None)
 _call = msgspec.json.Decoder(_Tool)
 _chunk = msgspec.json.Decoder(_Chunk)
+_chunks = msgspec.json.Decoder(list[_Chunk])
 
 
 class _SaidBefore(msgspec.Struct):
@@ -84,6 +85,8 @@ class _Hidden(msgspec.Struct):
 _asked = msgspec.json.Decoder(list[_SaidBefore])
 _said_before = msgspec.json.Decoder(_SaidBefore)
 _hidden = msgspec.json.Decoder(_Hidden)
+
+_EMPTY_DELTA = re.compile(rb'"delta"\s*:\s*\{\s*\}')
 
 _NOT_JOINED = frozenset({"role", "id", "type", "index"})
 """Members of deltas that are told whole, by some servers more than once."""
@@ -113,7 +116,6 @@ class MergedCompletion(Merge):
         self.calls: list[bytes] = []
         """The client's own calls in the document."""
         self.shown_calls = 0
-        self.held = b""
 
     def stream_reader(self) -> Reader:
         """A reader for the next turn's answer in server-sent events."""
@@ -122,10 +124,6 @@ class MergedCompletion(Merge):
     def document_reader(self) -> Reader:
         """A reader for the next turn's answer in one JSON document."""
         return _DocumentReader(self)
-
-    def end(self) -> bytes:
-        """The end of the completion."""
-        return self.held
 
     def keep_alive(self) -> bytes:
         """A comment."""
@@ -213,10 +211,10 @@ class _DocumentReader(MergedDocument, ChatDocument):
         merge.took(turn, [_with_calls(said, own) if merge.is_broken_off(turn) else said], document.usage)
         merge.texts.append(_text_of(message))
         merge.calls += own
-        if merge.turns > 1 or len(own) < len(calls):
-            self._passed = self._merged(text, said)
         if merge.waiting:
-            merge.held, self._passed = self._passed, b""
+            merge.held, self._passed = partial(self._merged, text, said), b""
+        elif merge.turns > 1 or len(own) < len(calls):
+            self._passed = self._merged(text, said)
 
     def _is_hidden(self, call: bytes) -> bool:
         function = json_bytes.decode(_call, call).function
@@ -232,9 +230,8 @@ class _DocumentReader(MergedDocument, ChatDocument):
             choice = json_bytes.set_member(choice, "message", message)
             return json_bytes.set_member(choice, "finish_reason", b'"stop"') if merge.goes_on else choice
 
-        text = _edit_choice(text, edit)
-        text = json_bytes.set_member(text, "usage", json_bytes.encode(merge.usage()))
-        return json_bytes.set_member(text, "id", json_bytes.encode(merge.id))
+        usage, told = json_bytes.encode(merge.usage()), json_bytes.encode(merge.id)
+        return json_bytes.edit(_edit_choice(text, edit), {"usage": usage, "id": told})
 
 
 class _StreamReader(MergedStream[Completion], ChatStream):
@@ -295,8 +292,9 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         if not event.object:  # OpenAI's SDK passes over chunks that do not say what they are
             data = json_bytes.set_member(data, "object", b'"chat.completion.chunk"')
         if merge.turns:
-            data = json_bytes.set_member(data, "id", json_bytes.encode(merge.id))
-            data = _edit_delta(data, lambda delta: json_bytes.without_member(delta, "role"))
+            data = json_bytes.replace_member(data, "id", json_bytes.encode(event.id), json_bytes.encode(merge.id))
+            if b'"role"' in data or b"\\u" in data:  # it may be escaped
+                data = _edit_delta(data, lambda delta: json_bytes.without_member(delta, "role"))
             if self._told:  # counters that come with the text are running totals, of all turns now
                 data = json_bytes.set_member(data, "usage", json_bytes.encode(added(merge.usage(), self._told)))
         return data
@@ -353,24 +351,24 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         if said:
             merge.texts.append("".join(texts(json_bytes.encode(said["content"]), "text", lenient=True)))
         merge.took(self.turn, [json_bytes.encode(said)] if said else [], self._usage)
-        end = b"".join(self._end)
+        if merge.waiting:
+            merge.held = partial(self._end_of_all, done)
+            return b""
+        return self._end_of_all(done)
+
+    def _end_of_all(self, done: bytes) -> bytes:
+        """The end of the completion that was made of all turns."""
+        merge, end = self._merge, b"".join(self._end)
         if merge.goes_on:
             end = b"".join(sse.write(_edit_choice(data_of(chunk), _stopped)) for chunk in self._end)
         if self._usage_chunk and not merge.request.withholds_usage:
             end += self._usage_of_all(self._usage_chunk)
-        end += sse.write(DONE) if done and (merge.turns > 1 or merge.waiting) else done
-        if merge.waiting:
-            merge.held, end = end, b""
-        return end
+        return end + (sse.write(DONE) if done and (merge.turns > 1 or merge.goes_on) else done)
 
     def _said(self) -> dict[str, Any]:
         """The turn's message: it goes back to the provider whole, with what only that provider knows of."""
-        deltas: list[Mapping[str, Any]] = []
-        for chunk in self._chunks:
-            with suppress(msgspec.DecodeError, RecursionError):
-                told = _delta_of(data_of(chunk))
-                deltas.append({name: value for name, value in told.items() if name != "tool_calls"})
-        said = {"role": "assistant", "content": None} | _joined(deltas)
+        deltas = _deltas_of([data_of(chunk) for chunk in self._chunks])
+        said = {"role": "assistant", "content": None} | _joined(deltas, without="tool_calls")
         said["content"] = said["content"] or None
         runs = not self._merge.is_broken_off(self.turn)
         told_of = [deltas for index, deltas in self._call_deltas.items() if runs or self._numbers[index] is not None]
@@ -383,12 +381,21 @@ class _StreamReader(MergedStream[Completion], ChatStream):
         merge = self._merge
         if merge.turns == 1:
             return chunk
-        data = json_bytes.set_member(data_of(chunk), "usage", json_bytes.encode(merge.usage()))
-        return sse.write(json_bytes.set_member(data, "id", json_bytes.encode(merge.id)))
+        usage, told = json_bytes.encode(merge.usage()), json_bytes.encode(merge.id)
+        return sse.write(json_bytes.edit(data_of(chunk), {"usage": usage, "id": told}))
 
 
 def _delta_of(data: bytes) -> dict[str, Any]:
     return json_bytes.decode(_chunk, data).choices[0].delta or {}
+
+
+def _deltas_of(chunks: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The deltas of chunks, but for those that can not be decoded."""
+    try:
+        told = json_bytes.decode(_chunks, b"[%b]" % b",".join(chunks))
+        return [chunk.choices[0].delta or {} for chunk in told if chunk.choices]
+    except (msgspec.DecodeError, RecursionError):
+        return [told for chunk in chunks for told in _deltas_of([chunk])] if len(chunks) > 1 else []
 
 
 def _text_of(message: _SaidBefore | _Message) -> str:
@@ -412,12 +419,12 @@ def _in_one_form(arguments: str) -> str:
         return arguments
 
 
-def _joined(deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _joined(deltas: Sequence[Mapping[str, Any]], without: str = "") -> dict[str, Any]:
     """The object that was told in deltas: its texts and lists go on, of anything else the last stands."""
     told: dict[str, list[Any]] = {}
     for delta in deltas:
         for name, value in delta.items():
-            if value is not None:
+            if value is not None and name != without:
                 told.setdefault(name, []).append(value)
     return {name: values[-1] if name in _NOT_JOINED else _join(values) for name, values in told.items()}
 
@@ -473,6 +480,8 @@ def _says_something(data: bytes) -> bool:
 
 def _is_empty(data: bytes) -> bool:
     """Nothing is left in a chunk's delta."""
+    if not _EMPTY_DELTA.search(data):
+        return False
     begin, end = json_bytes.member_spans(data)["choices"]
     choice = data[data.index(b"{", begin) : data.rindex(b"}", begin, end) + 1]
     span = json_bytes.member_spans(choice).get("delta")

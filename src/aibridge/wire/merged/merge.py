@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
@@ -144,6 +144,8 @@ class Merge(ABC):
         self.turns = 0
         self.answered_last = False
         """The calls of the last turn have run, and their results are part of the conversation."""
+        self.held: Callable[[], bytes] = bytes
+        """Makes the end of the message that is held back while calls are waiting; most often it is none after all."""
         self._offering = True
         self._said: list[bytes] = []  # what the turns added to the conversation, as JSON
         self._last_said: list[bytes] = []
@@ -190,9 +192,9 @@ class Merge(ABC):
     def document_reader(self) -> Reader:
         """A reader for the next turn's answer in one JSON document."""
 
-    @abstractmethod
     def end(self) -> bytes:
         """The end of the message, which was held back while calls were waiting."""
+        return self.held()
 
     @abstractmethod
     def keep_alive(self) -> bytes:

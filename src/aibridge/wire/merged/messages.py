@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -113,7 +113,6 @@ class MergedMessage(Merge):
         """How many blocks the client has seen."""
         self.visible: list[bytes] = []
         """The blocks of documents that the client is shown."""
-        self.held = b""
         self._texts: list[str] = []
         self._turns: list[_HiddenTurn] = []
 
@@ -124,10 +123,6 @@ class MergedMessage(Merge):
     def document_reader(self) -> Reader:
         """A reader for the next turn's answer in one JSON document."""
         return _Document(self)
-
-    def end(self) -> bytes:
-        """The end of the message."""
-        return self.held
 
     def end_without_calls(self, data: bytes) -> bytes:
         """The JSON object that names the stop reason, where none of the calls it stands for is shown to the client."""
@@ -148,6 +143,13 @@ class MergedMessage(Merge):
         self._texts += [kind.text for _, kind in said if kind.type == "text"]
         told = b",".join(block for block, _ in said)
         self.took(turn, [b'{"role":"assistant","content":[%b]}' % told] if told else [], usage)
+
+    def took_seen(self, turn: Turn, blocks: Sequence[Kind], usage: dict[str, Any] | None) -> None:
+        """The same for a turn of which the client has seen all: with it the message ends."""
+        said = [kind for kind in blocks if not _says_nothing(kind)]
+        self._turns.append(_HiddenTurn([_name_of(kind) for kind in said]))
+        self._texts += [kind.text for kind in said if kind.type == "text"]
+        self.took(turn, [], usage)
 
     def hides(self, block: Kind) -> bool:
         """The client is not shown the block."""
@@ -286,6 +288,13 @@ class _Block:
         self.deltas: list[bytes] = []
         """As they came; most blocks are never put together."""
 
+    def seen(self) -> Kind:
+        """What the block is, and its whole text."""
+        kind = self.kind
+        if kind.type == "text":
+            kind.text += "".join([told for delta in _all(self.deltas) if isinstance(told := delta.get("text"), str)])
+        return kind
+
     def whole(self) -> bytes:
         """The block as a document would hold it."""
         begun = json_bytes.decode(_object, self._start)
@@ -344,14 +353,17 @@ class _Document(MergedDocument, MessageDocument):
         visible = [block for block in blocks if not merge.hides(json_bytes.decode(_block, block))]
         merge.visible += visible
         merge.took_blocks(turn, blocks, json_bytes.decode(_usage, text).usage)
-        if merge.turns > 1 or len(visible) < len(blocks):
-            text = json_bytes.set_member(text, "content", b"[%b]" % b",".join(merge.visible))
-            text = json_bytes.set_member(text, "usage", json_bytes.encode(merge.usage()))
-            text = json_bytes.set_member(text, "id", json_bytes.encode(merge.id))
         if merge.waiting:
-            merge.held, self._passed = merge.end_without_calls(text), b""
-        else:
-            self._passed = text
+            merge.held, self._passed = partial(self._of_all, text), b""
+        elif merge.turns > 1 or len(visible) < len(blocks):
+            self._passed = self._of_all(text)
+
+    def _of_all(self, text: bytes) -> bytes:
+        """The message that was made of all turns."""
+        merge = self._merge
+        content = b"[%b]" % b",".join(merge.visible)
+        usage, told = json_bytes.encode(merge.usage()), json_bytes.encode(merge.id)
+        return merge.end_without_calls(json_bytes.edit(text, {"content": content, "usage": usage, "id": told}))
 
 
 class _Stream(MergedStream[Event], MessageStream):
@@ -394,26 +406,31 @@ class _Stream(MergedStream[Event], MessageStream):
         if number is None:
             self._passed = b""
         elif number != event.index:
-            data = json_bytes.set_member(data_of(self._event), "index", str(number).encode())
+            data = json_bytes.replace_member(data_of(self._event), "index", b"%d" % event.index, b"%d" % number)
             self._passed = sse.write(data, event.type)
 
     def _end_turn(self) -> None:
         merge = self._merge
         blocks = list(self._building.values())
-        if merge.turns == 0 and not any(merge.hides(block.kind) for block in blocks):
-            blocks = []  # the message is at its end, and the client has all of it
-        merge.took_blocks(self.turn, [block.whole() for block in blocks], self._usage)
-        end = b"".join([*self._deltas, self._event])
-        if merge.turns > 1 or merge.waiting:
-            deltas = [self._of_all(data_of(delta)) for delta in self._deltas]
-            end = b"".join([*deltas, sse.write(data_of(self._event), "message_stop")])
+        if any(merge.hides(block.kind) for block in blocks):
+            merge.took_blocks(self.turn, [block.whole() for block in blocks], self._usage)
+        else:  # the message is at its end, and the client has all of it
+            merge.took_seen(self.turn, [block.seen() for block in blocks] if merge.turns else [], self._usage)
         if merge.waiting:
-            merge.held, end = end, b""
-        self._passed = end
+            merge.held, self._passed = partial(self._end_of_all, self._event), b""
+        elif merge.turns > 1:
+            self._passed = self._end_of_all(self._event)
+        else:
+            self._passed = b"".join([*self._deltas, self._event])
 
-    def _of_all(self, data: bytes) -> bytes:
+    def _end_of_all(self, stop: bytes) -> bytes:
+        """The end of the message that was made of all turns."""
+        return b"".join([*map(self._of_all, self._deltas), sse.write(data_of(stop), "message_stop")])
+
+    def _of_all(self, event: bytes) -> bytes:
         """A `message_delta` that speaks for all turns."""
-        merge = self._merge
-        if span := json_bytes.member_spans(data).get("delta"):
-            data = data[: span[0]] + merge.end_without_calls(data[slice(*span)]) + data[span[1] :]
-        return sse.write(json_bytes.set_member(data, "usage", json_bytes.encode(merge.usage())), "message_delta")
+        merge, data = self._merge, data_of(event)
+        changes = {"usage": json_bytes.encode(merge.usage())}
+        if merge.goes_on and (span := json_bytes.member_spans(data).get("delta")):
+            changes["delta"] = merge.end_without_calls(data[slice(*span)])
+        return sse.write(json_bytes.edit(data, changes), "message_delta")

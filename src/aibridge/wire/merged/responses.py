@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -109,7 +109,7 @@ class MergedResponse(Merge):
         self.shown_items = 0
         """How many output items the client has seen begin."""
         self.visible: list[bytes] = []
-        self.held = b""
+        self._hid = False  # something of the output
         self._items: list[msgspec.Raw] = []
         self._results_of_last: list[msgspec.Raw] = []
 
@@ -120,10 +120,6 @@ class MergedResponse(Merge):
     def document_reader(self) -> Reader:
         """A reader for the next turn's answer in one JSON document."""
         return _DocumentReader(self)
-
-    def end(self) -> bytes:
-        """The end of the response."""
-        return self.numbered(self.held) if self.held.startswith((b"event:", b"data:")) else self.held
 
     def keep_alive(self) -> bytes:
         """An event `keepalive` with a number of its own."""
@@ -137,15 +133,16 @@ class MergedResponse(Merge):
         if number == due:
             return event
         data = data_of(event)
+        told = b"%d" % number
         name = event.partition(b"\n")[0].removeprefix(b"event:").strip().decode() if event[:6] == b"event:" else None
-        return sse.write(json_bytes.set_member(data, "sequence_number", str(due).encode()), name)
+        return sse.write(json_bytes.replace_member(data, "sequence_number", told, b"%d" % due), name)
 
     def hides(self, item: Item) -> bool:
         """The client is not shown the item; a tool of the same name in a namespace is the client's own."""
         return item.type == "function_call" and item.name in self.names and not item.namespace
 
-    def took_output(self, response: bytes, turn: Turn, output: list[bytes]) -> bytes:
-        """A turn has come to its end; the final response as the client may see it."""
+    def took_output(self, response: bytes, turn: Turn, output: list[bytes]) -> None:
+        """A turn has come to its end, with its final response."""
         told = json_bytes.decode(_output, response)
         kinds = [(item, json_bytes.decode(_item, item)) for item in output]
         visible = [item for item, kind in kinds if not self.hides(kind)]
@@ -157,6 +154,7 @@ class MergedResponse(Merge):
             if self._stores or kind.type != "reasoning" or kind.encrypted_content  # else nobody knows it any more
         ]
         self.visible += visible
+        self._hid = self._hid or len(visible) < len(output)
         self._items += self._results_of_last
         self._items += [msgspec.Raw(item) if self.hides(kind) else _SHOWN for item, kind in kinds]
         self._results_of_last = []
@@ -164,18 +162,22 @@ class MergedResponse(Merge):
         self.took(turn, [] if self._has_conversation else said, told.usage, settled)
         if any(kind.type == "mcp_approval_request" for _, kind in kinds):  # to which the client has to answer
             self.goes_on = False
-        if self.turns > 1 or len(visible) < len(output):
-            response = json_bytes.set_member(response, "output", b"[%b]" % b",".join(self.visible))
-            response = json_bytes.set_member(response, "usage", json_bytes.encode(self.usage() or None))
-        return response
 
-    def with_id(self, response: bytes, turn: Turn) -> bytes:
-        """The final response of a stream, with the id that it began with."""
-        own = turn.response_id
-        if not (self.keeps_id and self.id and own) or own == self.id:
+    def of_all(self, response: bytes) -> bytes:
+        """The final response of the last turn, as that of all turns."""
+        if self.turns == 1 and not self._hid:
             return response
-        self.renamed = (self.id, own) if self._stores else None
-        return json_bytes.set_member(response, "id", json_bytes.encode(self.id))
+        output, usage = b"[%b]" % b",".join(self.visible), json_bytes.encode(self.usage() or None)
+        return json_bytes.edit(response, {"output": output, "usage": usage})
+
+    def note_id(self, turn: Turn) -> None:
+        """The stream of a turn has come to its end, and a later request may go on from there."""
+        if self.id and turn.response_id and self.renames(turn):
+            self.renamed = (self.id, turn.response_id) if self._stores else None
+
+    def renames(self, turn: Turn) -> bool:
+        """The final response of the turn's stream is to have the id that the stream began with."""
+        return self.keeps_id and None not in (self.id, turn.response_id) and turn.response_id != self.id
 
     def _may_offer(self) -> bool:
         """The request does not forbid tools, and is answered at once."""
@@ -343,11 +345,12 @@ class _DocumentReader(MergedDocument, ResponseDocument):
         if not self.turn.complete:
             return
         output = [bytes(item) for item in json_bytes.decode(_output, text).output]
-        merged = self._merge.took_output(text, self.turn, output)
-        if self._merge.waiting:
-            self._merge.held, self._passed = merged, b""
+        merge = self._merge
+        merge.took_output(text, self.turn, output)
+        if merge.waiting:
+            merge.held, self._passed = partial(merge.of_all, text), b""
         else:
-            self._passed = merged
+            self._passed = merge.of_all(text)
 
 
 class _StreamReader(MergedStream[Event], ResponseStream):
@@ -397,22 +400,30 @@ class _StreamReader(MergedStream[Event], ResponseStream):
             return
         passed = self._event
         if place != index:
-            data = json_bytes.set_member(data_of(passed), "output_index", str(place).encode())
+            data = json_bytes.replace_member(data_of(passed), "output_index", b"%d" % index, b"%d" % place)
             passed = sse.write(data, event.type)
         self._passed = self._numbered(passed, event)
 
     def _end_turn(self, event: Event) -> None:
-        merge, passed = self._merge, self._event
-        response = merged = bytes(event.response)
+        merge = self._merge
         if event.type != "response.failed":
-            merged = merge.took_output(response, self.turn, self._output or _items_of(response))
-        merged = merge.with_id(merged, self.turn)
+            response = bytes(event.response)
+            merge.took_output(response, self.turn, self._output or _items_of(response))
+        merge.note_id(self.turn)
+        if merge.waiting:
+            merge.held, self._passed = partial(self._end, event, self._event), b""
+        else:
+            self._passed = self._end(event, self._event)
+
+    def _end(self, event: Event, passed: bytes) -> bytes:
+        """The end of the response that was made of all turns."""
+        merge, response = self._merge, bytes(event.response)
+        merged = response if event.type == "response.failed" else merge.of_all(response)
+        if merge.renames(self.turn):
+            merged = json_bytes.set_member(merged, "id", json_bytes.encode(merge.id))
         if merged != response:
             passed = sse.write(json_bytes.set_member(data_of(passed), "response", merged), event.type)
-        if merge.waiting:
-            merge.held, self._passed = passed, b""
-        else:
-            self._passed = self._numbered(passed, event)
+        return self._numbered(passed, event)
 
     def _numbered(self, event: bytes, told: Event) -> bytes:
         return self._merge.numbered(event, told.sequence_number) if told.sequence_number >= 0 else event
