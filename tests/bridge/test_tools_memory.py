@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +86,10 @@ async def test_they_expire(
     memories = SQLiteTurnMemory(database, lifetime=-1), SQLiteTurnMemory(database)
     sent, arrived = await going_on(speech, provider, recorder, tools, memories)
     assert arrived == sent
-    await SQLiteTurnMemory(database).remember("ada", ["another"], b"x")
-    with sqlite3.connect(database) as looking:
+    other = SQLiteTurnMemory(database)
+    await other.remember("ada", ["another"], b"x")
+    await other.aclose()
+    with sqlite3.connect(other.path) as looking:
         assert looking.execute("SELECT key FROM aibridge_remembered_turns").fetchall() == [("another",)]
     looking.close()
 
@@ -116,9 +120,50 @@ async def test_a_database_that_comes_back_is_used(tmp_path: Path) -> None:
     await other.aclose()
 
 
+async def test_who_stores_records_is_in_nobodys_way(database: Path) -> None:
+    with closing(sqlite3.connect(database, isolation_level=None)) as storing:
+        storing.execute("BEGIN EXCLUSIVE")
+        memory = SQLiteTurnMemory(database)
+        await memory.remember("ada", ["a", "b"], b"1")
+        await memory.aclose()
+    assert await SQLiteTurnMemory(database).recall("ada", ["a", "b", "c"]) == {"a": b"1", "b": b"1"}
+
+
+async def test_another_process_that_writes_is_waited_for_while_others_go_on(database: Path) -> None:
+    memory = SQLiteTurnMemory(database)
+    await memory.remember("ada", ["first"], b"1")
+    with closing(sqlite3.connect(memory.path, isolation_level=None)) as writing:
+        writing.execute("BEGIN IMMEDIATE")
+        remembering = [asyncio.create_task(memory.remember("ada", [key], b"2")) for key in ("second", "third")]
+        reading = await memory.recall("ada", ["first", "elsewhere"])
+        assert not any(task.done() for task in remembering)
+        writing.execute("COMMIT")
+    await asyncio.gather(*remembering)
+    await memory.aclose()
+    assert reading == {"first": b"1"}
+    assert await SQLiteTurnMemory(database).recall("ada", ["second", "third"]) == {"second": b"2", "third": b"2"}
+
+
+async def test_the_write_ahead_log_does_not_grow_for_ever(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aibridge.recording.memory._BETWEEN_CHECKPOINTS", 500_000)
+    memory = SQLiteTurnMemory(database)
+    for number in range(30):
+        await memory.remember("ada", [f"{number}"], b"x" * 100_000)
+    log = memory.path.with_name(f"{memory.path.name}-wal")
+    assert log.stat().st_size < 1_000_000
+    await memory.aclose()
+
+
+async def test_nobody_else_may_read_them(database: Path) -> None:
+    memory = SQLiteTurnMemory(database)
+    await memory.remember("ada", ["a"], b"1")
+    assert {file.stat().st_mode & 0o777 for file in database.parent.glob("aibridge.db-turns*")} == {0o600}
+    await memory.aclose()
+
+
 @pytest.fixture
 def broken(database: Path) -> Path:
-    database.write_bytes(b"no database at all, but long enough to be looked at" * 50)
+    SQLiteTurnMemory(database).path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
     return database
 
 

@@ -7,18 +7,21 @@ it expires. Any process can find what another one kept.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aibridge.recording.stores import is_postgresql, sqlite_path
+
+T = TypeVar("T")
 
 _log = logging.getLogger("aibridge.recording")
 
@@ -27,6 +30,18 @@ LIFETIME = 7 * 24 * 3600.0
 
 CACHE_SIZE = 16 << 20
 """How much is kept in memory beside the database, in bytes."""
+
+_BETWEEN_CHECKPOINTS = 4 << 20
+"""Bytes written after which the write-ahead log of SQLite begins anew."""
+
+_PAGES = 12 << 10
+"""Bytes that a key takes of it, beside what is kept."""
+
+_MOST_AT_ONCE = 64
+"""Keys that are looked for while the event loop waits."""
+
+_PATIENCE = 1000
+"""Milliseconds for which another process is waited for that writes."""
 
 _FORGETTING = 3600.0
 """Seconds after which what has expired is forgotten once more; it is not found even before that."""
@@ -40,6 +55,12 @@ CREATE TABLE IF NOT EXISTS aibridge_remembered_turns (
     PRIMARY KEY (initiator_id, key)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS aibridge_remembered_turns_expiry ON aibridge_remembered_turns (expires_at);
+"""
+
+_WRITE = "INSERT OR REPLACE INTO aibridge_remembered_turns SELECT ?1, value, ?2, ?3 FROM json_each(?4)"
+_READ = """
+SELECT key, hidden FROM aibridge_remembered_turns
+WHERE initiator_id = ? AND expires_at >= ? AND key IN (SELECT value FROM json_each(?))
 """
 
 
@@ -120,15 +141,21 @@ class CachedTurnMemory(ABC):
 
 
 class SQLiteTurnMemory(CachedTurnMemory):
-    """Turns in the SQLite database of the records, which is opened at first use."""
+    """Turns in an SQLite file of their own beside that of the records (`path`), which is opened at first use.
 
-    _faults = (sqlite3.Error,)
+    What takes some microseconds is done at once, since the way through a thread takes much longer, and a request waits
+    for it. What has to wait, for a disk or for another process, is done in a thread. In the file of the records, this
+    would have to wait for whoever stores those.
+    """
+
+    _faults = (sqlite3.Error, OSError)
 
     def __init__(self, path: Path, *, lifetime: float = LIFETIME) -> None:
         super().__init__(lifetime=lifetime)
-        self._path = path
+        self.path = path.with_name(f"{path.name}-turns")
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
+        self._written = _BETWEEN_CHECKPOINTS  # since the last checkpoint
 
     async def aclose(self) -> None:
         """Close the database."""
@@ -138,48 +165,63 @@ class SQLiteTurnMemory(CachedTurnMemory):
                 self._connection = None
 
     async def _write(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
-        await asyncio.to_thread(self._write_now, initiator_id, keys, hidden)
+        def write(database: sqlite3.Connection) -> None:
+            database.execute(_WRITE, (initiator_id, hidden, time() + self._lifetime, json.dumps(keys)))
+
+        tidy = self._written >= _BETWEEN_CHECKPOINTS
+        self._written = (0 if tidy else self._written) + len(keys) * (len(hidden) + _PAGES)
+        await self._do(write, tidy=tidy)
 
     async def _forget(self) -> None:
-        await asyncio.to_thread(self._forget_now)
-
-    async def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
-        return await asyncio.to_thread(self._read_now, initiator_id, keys)
-
-    def _write_now(self, initiator_id: str, keys: Sequence[str], hidden: bytes) -> None:
-        expires_at = time() + self._lifetime
-        with self._lock, self._open() as database:
-            rows = [(initiator_id, key, hidden, expires_at) for key in keys]
-            database.executemany("INSERT OR REPLACE INTO aibridge_remembered_turns VALUES (?, ?, ?, ?)", rows)
-
-    def _forget_now(self) -> None:
-        with self._lock, self._open() as database:
+        def forget(database: sqlite3.Connection) -> None:
             database.execute("DELETE FROM aibridge_remembered_turns WHERE expires_at < ?", (time(),))
 
-    def _read_now(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        sql = "SELECT hidden FROM aibridge_remembered_turns WHERE initiator_id = ? AND key = ? AND expires_at >= ?"
-        now = time()
-        with self._lock, self._open() as database:
-            for key in keys:
-                with closing(database.execute(sql, (initiator_id, key, now))) as rows:
-                    if row := rows.fetchone():
-                        found[key] = row[0]
-        return found
+        await self._do(forget, at_once=False)
+
+    async def _read(self, initiator_id: str, keys: Sequence[str]) -> dict[str, bytes]:
+        def read(database: sqlite3.Connection) -> dict[str, bytes]:
+            return dict(database.execute(_READ, (initiator_id, time(), json.dumps(keys))).fetchall())
+
+        return await self._do(read, at_once=len(keys) <= _MOST_AT_ONCE)
+
+    async def _do(self, work: Callable[[sqlite3.Connection], T], *, at_once: bool = True, tidy: bool = False) -> T:
+        """Do something with the database: at once, unless it has to wait for something."""
+        if self._connection and at_once and not tidy and self._lock.acquire(blocking=False):
+            try:
+                return work(self._connection)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            finally:
+                self._lock.release()
+        return await asyncio.to_thread(self._do_patiently, work, tidy=tidy)
+
+    def _do_patiently(self, work: Callable[[sqlite3.Connection], T], *, tidy: bool = False) -> T:
+        """The same, whatever it waits for; to `tidy` is to bring into its place what was written before."""
+        with self._lock:
+            database = self._connection = self._connection or self._open()
+            database.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+            try:
+                if tidy:  # the next to write waits for a disk then; so it is this one
+                    database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+                return work(database)
+            finally:
+                database.execute("PRAGMA busy_timeout = 0")
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
-            try:
-                connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing
-                # Who stores records does it far more often, and nobody waits for that.
-                connection.execute("PRAGMA wal_autocheckpoint = 10000")
-                connection.executescript(_SCHEMA)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
+        with suppress(FileExistsError):
+            self.path.touch(mode=0o600, exist_ok=False)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def memory_for(url: str, *, lifetime: float) -> CachedTurnMemory:
