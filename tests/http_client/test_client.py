@@ -49,6 +49,22 @@ async def test_a_request_has_the_headers_that_it_was_given_and_says_how_long_it_
     assert (asked.method, asked.target, asked.headers, asked.body) == (method, "/v1/things?from=a%2Fb", given, body)
 
 
+async def test_headers_that_go_with_every_request(provider: Provider) -> None:
+    provider.says(OK, OK)
+    client = Client(Connecting(), 5, {"X-Always": "yes", "Host": "tidal.example"})
+    for _ in range(2):
+        await ask(client, provider.url)
+        given = [
+            ("Host", "tidal.example"),
+            ("X-Always", "yes"),
+            ("x-one", "1"),
+            ("x-one", "2"),
+            ("Content-Length", "0"),
+        ]
+        assert sorted(provider.last.headers) == sorted(given)
+    await client.aclose()
+
+
 async def test_an_answer_to_head_has_no_body_whatever_its_length(client: Client, provider: Provider) -> None:
     provider.says(Reply([head(200, [("Content-Length", "500")])]), OK)
     response, body = await ask(client, provider.url, "HEAD")
@@ -84,6 +100,8 @@ async def test_a_header_can_not_become_two(client: Client, provider: Provider) -
     for value in ("1\r\nx-two: 2", "1\nx-two: 2", "1\r", "1\0"):
         with pytest.raises(ValueError, match="line end or a null"):
             await client.send("tidal", "POST", provider.url, [("x-one", value)], b"{}", limit=5)
+        with pytest.raises(ValueError, match="line end or a null"):
+            await Client(Connecting(), 5, {"x-one": value}).send("tidal", "GET", provider.url, [], b"", limit=5)
     assert not provider.asked
 
 

@@ -20,7 +20,7 @@ from aibridge.http_client.client import Client
 from aibridge.http_client.connecting import Connecting
 from aibridge.http_client.kept import Kept
 from aibridge.http_client.response import LONGEST_HEAD, MOST_UNREAD, NoAnswerError, Response, ResponseProtocol
-from support.provider import Provider, document, head, raw
+from support.provider import CLOSE, Provider, Reply, document, head, raw
 from support.waiting import until
 
 OPEN, CLOSED, RESET = "the connection stays open", "it is closed", "it is reset"
@@ -331,3 +331,25 @@ async def test_a_body_may_come_later_than_the_limit_of_its_head(client: Client, 
     response = await ask(client, provider, limit=0.1)
     asyncio.get_running_loop().call_later(0.3, turn.set)
     assert await rest(response) == b"{}"
+
+
+async def test_an_answer_that_nobody_reads_on_may_end(client: Client, provider: Provider) -> None:
+    turn = asyncio.Event()
+    provider.says(Reply([head(200, [("Content-Length", "9")]), b"some", turn, b" more"]), document(b"second"))
+    response = await ask(client, provider)
+    response.let_end(60)
+    turn.set()
+    await until(lambda: response.taken, "it has ended")
+    assert await rest(await ask(client, provider)) == b"second"
+    assert provider.connections == 1
+
+
+@pytest.mark.parametrize("end", ["never", "broken"])
+async def test_one_that_does_not_loses_its_connection(client: Client, provider: Provider, end: str) -> None:
+    pause = [asyncio.Event()] if end == "never" else []
+    provider.says(raw(head(200, [("Content-Length", "9")]), b"some", *pause, CLOSE), document(b"second"))
+    response = await ask(client, provider)
+    response.let_end(0.1 if end == "never" else 60)
+    await until(lambda: response._connection is None, "the connection was given up")
+    assert await rest(await ask(client, provider)) == b"second"
+    assert provider.connections == 2

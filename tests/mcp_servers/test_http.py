@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -57,6 +58,54 @@ async def test_arguments_of_any_size_are_sent(start: Start, legacy: LegacyServer
     assert outcome.error is None
     assert isinstance(outcome.result.parts[0], TextPart)
     assert outcome.result.parts[0].text.startswith(sent[:1000])
+
+
+async def test_a_cookie_of_the_server_or_what_stands_before_it_is_sent_back(start: Start, legacy: LegacyServer) -> None:
+    """A load balancer may know by it where the session is."""
+    cookies: list[str | None] = []
+
+    async def note(_: dict[str, Any], request: web.Request) -> Any:
+        cookies.append(request.headers.get("cookie"))
+        answered = {"jsonrpc": "2.0", "id": (await request.json())["id"], "result": text("noted")}
+        response = web.json_response(answered)
+        response.headers.add("set-cookie", f"node=n{len(cookies)}; Path=/")
+        response.headers.add("set-cookie", "elsewhere=1; Path=/other")
+        return response
+
+    legacy.tools = {"note": note}
+    url = legacy.url.replace("127.0.0.1", "localhost")  # there are no cookies of addresses
+    servers = await start(ServerConfig(name="old", url=url))
+    for _ in range(3):
+        assert (await call(servers, "note")).error is None
+    assert cookies == [None, "node=n1", "node=n2"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_may_be_packed(start: Start, legacy: LegacyServer, stream: bool) -> None:
+    async def much(_: dict[str, Any], request: web.Request) -> Any:
+        assert "gzip" in request.headers["accept-encoding"]
+        answered = json.dumps({"jsonrpc": "2.0", "id": (await request.json())["id"], "result": text("much " * 10_000)})
+        told, kind = (f"data: {answered}\n\n", "text/event-stream") if stream else (answered, "application/json")
+        return web.Response(
+            body=gzip.compress(told.encode()), headers={"content-type": kind, "content-encoding": "gzip"}
+        )
+
+    legacy.tools = {"much": much}
+    servers = await start(ServerConfig(name="old", url=legacy.url))
+    assert (await call(servers, "much")).result.parts == (TextPart("much " * 10_000),)
+
+
+async def test_one_that_can_not_be_unpacked_is_a_fault(start: Start, legacy: LegacyServer) -> None:
+    async def much(_: dict[str, Any], request: web.Request) -> Any:
+        coding = "gzip" if (await request.json())["params"]["arguments"] else "compress"
+        return web.Response(body=b"{}", headers={"content-type": "application/json", "content-encoding": coding})
+
+    legacy.tools = {"much": much}
+    servers = await start(ServerConfig(name="old", url=legacy.url))
+    for arguments in ("{}", '{"known": true}'):
+        assert (await call(servers, "much", arguments)).error == (
+            "the tool could not be called: the server closed the connection"
+        )
 
 
 # Streams that end before the answer

@@ -26,6 +26,8 @@ class AuthorizationServer:
         self.refuses = False
         self.shown: list[str | None] = []
         """The credentials of the requests to the MCP server."""
+        self.told_of_the_team: list[str | None] = []
+        """What others than the MCP server saw of a header that is for that one alone."""
         self.url = ""
         self._protected = protected
         protected.refuse = self._refusal
@@ -37,7 +39,8 @@ class AuthorizationServer:
         told = f'Bearer resource_metadata="{self.url}/resource"'
         return web.Response(status=401, headers={"www-authenticate": told})
 
-    async def resource(self, _: web.Request) -> web.Response:
+    async def resource(self, request: web.Request) -> web.Response:
+        self.told_of_the_team.append(request.headers.get("x-team"))
         return web.json_response({"resource": self._protected.url, "authorization_servers": [self.url]})
 
     async def metadata(self, _: web.Request) -> web.Response:
@@ -52,6 +55,7 @@ class AuthorizationServer:
         )
 
     async def token(self, request: web.Request) -> web.Response:
+        self.told_of_the_team.append(request.headers.get("x-team"))
         asked = await request.post()
         if self.refuses:
             return web.json_response({"error": "invalid_client", "error_description": "no longer welcome"}, status=401)
@@ -82,7 +86,8 @@ async def authorization(legacy: LegacyServer) -> AsyncIterator[AuthorizationServ
 
 def config(legacy: LegacyServer, authorization: AuthorizationServer, secret: str) -> ServerConfig:
     oauth = ClientCredentials(client_id="gateway", client_secret=secret, issuer=authorization.url)
-    return ServerConfig(name="old", url=legacy.url, oauth=oauth)
+    headers = {"X-Team": "s3cret", "Authorization": "Bearer of-the-settings"}
+    return ServerConfig(name="old", url=legacy.url, oauth=oauth, headers=headers)
 
 
 async def test_a_token_is_fetched_used_and_renewed(
@@ -93,6 +98,7 @@ async def test_a_token_is_fetched_used_and_renewed(
     assert (await servers.call(echo, "{}", ADA)).error is None
     assert authorization.given == 1
     assert authorization.shown[:2] == [None, "Bearer token-1"]
+    assert authorization.told_of_the_team == [None, None]
 
     authorization.given = 2  # the token that the gateway has is good no more
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -60,8 +61,14 @@ def test_tools_of_the_gateway_are_shown_from_both_sides() -> None:
 
 
 def test_it_goes_on_until_it_is_told_to_stop() -> None:
-    with subprocess.Popen([AIBRIDGE, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
-        guard = threading.Timer(LIMIT, demo.kill)
+    with subprocess.Popen(
+        [AIBRIDGE, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+    ) as demo:
+        guard = threading.Timer(LIMIT, demo.send_signal, [signal.SIGABRT])  # then it tells where it hangs
         guard.start()
         assert demo.stdout is not None
         told = ""

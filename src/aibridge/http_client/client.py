@@ -45,18 +45,20 @@ class _Target:
             self._name = str(url)
             if credentials := aiohttp.BasicAuth.from_url(asked.proxy):
                 fields.append(("Proxy-Authorization", credentials.encode()))
-        self._fields = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        self._fields = _lines(fields)
 
     def head(self, method: str, headers: Headers, length: int) -> bytes:
         """The head of a request whose body has this many bytes. ValueError for headers that would break out of it."""
-        lines = [*map(": ".join, headers)]
-        if length or method not in _NO_BODY_MEANT:
-            lines.append(f"Content-Length: {length}")
-        lines.append("")
-        fields = "\r\n".join(lines)
-        if not (fields.count("\n") == fields.count("\r") == len(lines) - 1) or "\0" in fields:
-            raise ValueError("a header of a request holds a line end or a null character")
-        return f"{method} {self._name} HTTP/1.1\r\n{self._fields}{fields}\r\n".encode()
+        length_told = f"Content-Length: {length}\r\n" if length or method not in _NO_BODY_MEANT else ""
+        return f"{method} {self._name} HTTP/1.1\r\n{self._fields}{_lines(headers)}{length_told}\r\n".encode()
+
+
+def _lines(headers: Headers) -> str:
+    lines = [*map(": ".join, headers), ""]
+    fields = "\r\n".join(lines)
+    if not (fields.count("\n") == fields.count("\r") == len(lines) - 1) or "\0" in fields:
+        raise ValueError("a header of a request holds a line end or a null character")
+    return fields
 
 
 class Client:

@@ -154,14 +154,14 @@ class Response:
         def drop(_: object = None) -> None:
             if self.pieces:
                 self.take()
-            if not self.complete and self._error is None:
-                self._change().add_done_callback(drop)
-                return
-            closing.cancel()
             if self.complete:
+                closing.cancel()
                 self.release()
-            else:
+            elif self._error:
+                closing.cancel()
                 self.close()
+            else:
+                self._change().add_done_callback(drop)
 
         drop()
 
