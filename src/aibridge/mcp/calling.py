@@ -23,8 +23,8 @@ _FAREWELL_LIMIT = 5.0
 class Calling(JSONRPCDispatcher[TransportContext]):
     """What a session over streamable HTTP sends its requests by.
 
-    The package's own way leads each answer through the task that reads all that a server says, and three streams; but
-    over HTTP a call is answered where it was sent. That is half of what a call costs the gateway.
+    The package's own way leads each answer through the task that reads all that a server says, and through two streams.
+    Over HTTP a call is answered where it was sent, so most of that way can be saved.
     """
 
     def __init__(self, incoming: Tapped, outgoing: Posts) -> None:
