@@ -133,13 +133,13 @@ class SessionClient:
         decided = {*_OF_THE_SESSION, *_OF_THE_WIRE, *(["authorization"] if config.oauth else [])}
         own = {name: value for name, value in config.headers.items() if name.lower() not in decided}
         self._client = Client(self._connecting, patience, CIMultiDict({**usual, **own}))
-        self._others = Client(self._connecting, patience, usual)  # which must not see what is for the server
+        self._for_others = Client(self._connecting, patience, usual)  # who must not see what is for the server
         self._cookies = aiohttp.CookieJar()  # by which a load balancer may know the session
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._client.aclose()
-        await self._others.aclose()
+        await self._for_others.aclose()
 
     @asynccontextmanager
     async def exchange(
@@ -157,8 +157,10 @@ class SessionClient:
         fault it is closed. Raises `aiohttp.ClientError`, and `OAuthFlowError` where there is no token to be had.
         """
         silence = None if may_be_silent else self._patience
-        send = self._send if self._authorization is None else self._send_authorised
-        answer = await send(method, url, headers, body, silence)
+        if self._authorization:
+            answer = await self._send_authorised(method, url, headers, body, silence)
+        else:
+            answer = await self._send(self._client, method, url, headers, body, silence)
         try:
             yield answer
         except BaseException:
@@ -182,7 +184,7 @@ class SessionClient:
                         answer.close()
                     if credential := asked.headers.get("Authorization"):
                         headers = {**headers, "Authorization": credential}
-                    answer = await self._send(method, url, headers, body, silence)
+                    answer = await self._send(self._client, method, url, headers, body, silence)
                     told = httpx2.Response(answer.status, headers=answer.headers(), request=asked)
                 else:
                     told = await self._asked_of_others(request)
@@ -201,10 +203,10 @@ class SessionClient:
         """The answer to a request that fetches a token, or leads to one."""
         decided = {"host", "accept-encoding", "user-agent", *_OF_THE_WIRE}
         headers = {name: told for name, told in request.headers.items() if name.lower() not in decided}
+        asked = request.method, URL(str(request.url)), headers, request.content
         try:
             async with asyncio.timeout(self._patience):
-                url = URL(str(request.url))
-                answer = await self._sent(self._others, request.method, url, headers, request.content, self._patience)
+                answer = await self._send(self._for_others, *asked, self._patience)
                 try:
                     body = await read_up_to(answer, _LARGEST_TOKEN)
                 finally:
@@ -215,12 +217,12 @@ class SessionClient:
         return httpx2.Response(answer.status, headers=told, content=body or b"", request=request)
 
     async def _send(
-        self, method: str, url: URL, headers: Mapping[str, str], body: bytes, silence: float | None
+        self, client: Client, method: str, url: URL, headers: Mapping[str, str], body: bytes, silence: float | None
     ) -> Answer:
         """Send a request, and again where it is redirected to within its origin: what it holds is for that one."""
         redirects = 0
         while True:
-            answer = await self._sent(self._client, method, url, headers, body, silence)
+            answer = await self._sent(client, method, url, headers, body, silence)
             place = _redirected_to(answer) if answer.status in (301, 302, 303, 307, 308) else None
             if place is None or redirects == _MOST_REDIRECTS:
                 return answer
