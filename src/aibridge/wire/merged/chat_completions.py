@@ -67,7 +67,7 @@ _chunk = msgspec.json.Decoder(_Chunk)
 _chunks = msgspec.json.Decoder(list[_Chunk])
 
 
-class _SaidBefore(msgspec.Struct):
+class _SaidBefore(msgspec.Struct, gc=False):
     role: str = ""
     content: msgspec.Raw = msgspec.Raw(b"null")
     tool_calls: list[Call] | None = None

@@ -75,7 +75,9 @@ class Trail:
         """Go on by one message; `texts` without what clients add and drop as they like."""
         for text in texts:
             if told := text.strip():
-                self._said.update(f"{role}\0{told}\0".encode("utf-8", "surrogatepass"))
+                for part in (role, told):
+                    self._said.update(part.encode("utf-8", "surrogatepass"))
+                    self._said.update(b"\0")
 
     @property
     def place(self) -> str:

@@ -46,7 +46,8 @@ _deltas = msgspec.json.Decoder(list[dict[str, Any]])
 _start = msgspec.json.Decoder(_Start)
 
 
-class Kind(msgspec.Struct):
+# `gc=False`: a long history is many of these, and nothing that they hold can hold them.
+class Kind(msgspec.Struct, gc=False):
     """What a block is."""
 
     type: str = ""
@@ -64,7 +65,7 @@ class _Said(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-class _SaidBefore(msgspec.Struct):
+class _SaidBefore(msgspec.Struct, gc=False):
     """A message of the history; it may be long, and is read in one go."""
 
     role: str = ""
@@ -182,16 +183,18 @@ class MergedMessage(Merge):
     def _read_history(self, trail: Trail) -> list[list[str]]:
         keys: list[list[str]] = []
         for message in json_bytes.decode(_asked, self._member(self.history) or b"[]"):
-            keys.append([])
+            known: list[str] = []
+            keys.append(known)
+            texts = _texts_of(message)
             if message.role == "user":
-                texts = _texts_of(message)
-                trail.add("user", texts if isinstance(message.content, str) else [last_own(texts) or ""])
+                if texts:  # most only hold results
+                    trail.add("user", texts if isinstance(message.content, str) else [last_own(texts) or ""])
             elif message.role == "assistant":
-                texts = [text for text in _texts_of(message) if text.strip()]
                 trail.add("assistant", texts)
-                kinds = [] if isinstance(message.content, str) else message.content
-                calls = [kind.id for kind in kinds if kind.type == "tool_use"]
-                keys[-1] = calls or ([trail.place] if texts else [])
+                if not isinstance(message.content, str):
+                    known += [kind.id for kind in message.content if kind.type == "tool_use"]
+                if not known and any(text.strip() for text in texts):
+                    known.append(trail.place)
         return keys
 
     def _names_taken(self) -> frozenset[str]:

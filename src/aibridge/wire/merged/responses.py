@@ -56,7 +56,7 @@ _item = msgspec.json.Decoder(Item)
 _output = msgspec.json.Decoder(_Output)
 
 
-class _SaidBefore(msgspec.Struct):
+class _SaidBefore(msgspec.Struct, gc=False):
     type: str = ""
     role: str = ""
     call_id: str | None = None
