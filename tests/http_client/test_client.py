@@ -105,6 +105,29 @@ async def test_a_header_can_not_become_two(client: Client, provider: Provider) -
     assert not provider.asked
 
 
+async def test_a_peer_that_takes_no_more_is_not_waited_for_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aibridge.http_client.client._LONGEST_GOODBYE", 0.1)
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        asked.set()
+        await over.wait()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        client = Client(Connecting(), connect_limit=5)
+        asking = asyncio.create_task(client.send("tidal", "POST", url, [], bytes(1 << 20) * 30, limit=60))
+        await asked.wait()
+        async with asyncio.timeout(10):
+            await client.aclose()
+        over.set()
+        with pytest.raises(aiohttp.ClientError):
+            await asking
+
+
 async def test_an_answer_that_comes_before_the_request_was_read_is_an_answer(client: Client) -> None:
     """The rest of the request is not sent, and its connection is not used again."""
     left = asyncio.Event()

@@ -31,6 +31,9 @@ _PIECE = 1 << 20  # bytes of a body that are handed to a socket at a time
 
 _MOST_TARGETS = 512
 
+_LONGEST_GOODBYE = 2.0
+"""Seconds until a connection must be closed."""
+
 
 class _Target:
     """What requests to one URL have in common."""
@@ -150,8 +153,10 @@ class Client:
         return None
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        await self._connector.close()
+        """Close every connection. For peers that take no more of what was sent, this waits no longer than a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_GOODBYE):
+                await self._connector.close()
 
     def _target_of(self, peer: str, url: str) -> _Target:
         parsed, proxies = URL(url, encoded=True), self._connecting.proxies
