@@ -10,7 +10,7 @@ import pytest
 
 from aibridge.http_client.client import Client
 from aibridge.http_client.connecting import Connecting
-from aibridge.http_client.response import Response
+from aibridge.http_client.response import Response, ResponseProtocol
 from support.provider import CLOSE, Provider, Reply, document, head, raw
 
 OK = document(b"{}")
@@ -103,6 +103,38 @@ async def test_a_header_can_not_become_two(client: Client, provider: Provider) -
         with pytest.raises(ValueError, match="line end or a null"):
             await Client(Connecting(), 5, {"x-one": value}).send("tidal", "GET", provider.url, [], b"", limit=5)
     assert not provider.asked
+
+
+async def test_the_rest_of_a_request_that_was_given_up_is_not_sent(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a connection would stay for as long as a provider takes no more of it."""
+    asked, lost, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    connection_lost = ResponseProtocol.connection_lost
+
+    def noted(connection: ResponseProtocol, error: BaseException | None) -> None:
+        lost.set()
+        connection_lost(connection, error)
+
+    monkeypatch.setattr(ResponseProtocol, "connection_lost", noted)
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        asked.set()
+        await over.wait()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        asking = asyncio.create_task(client.send("tidal", "POST", url, [], bytes(30 << 20), limit=60))
+        await asked.wait()
+        await asyncio.sleep(0)  # all that the socket takes has been written
+        asking.cancel()
+        async with asyncio.timeout(10):
+            await lost.wait()
+        over.set()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
 async def test_a_peer_that_takes_no_more_is_not_waited_for_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

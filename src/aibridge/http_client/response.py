@@ -240,9 +240,11 @@ class ResponseProtocol(ResponseHandler):
             self._kept.ended()
 
     def leave(self) -> None:
-        """Close the connection."""
+        """Close the connection; what is not sent yet never will be."""
         held, self._held = self._held, None
         if held:
+            if self.transport is not None and self.transport.get_write_buffer_size():
+                self.transport.abort()
             held.close()
 
     @property
