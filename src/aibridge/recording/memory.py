@@ -37,6 +37,9 @@ _BETWEEN_CHECKPOINTS = 4 << 20
 _PAGES = 12 << 10
 """Bytes that a key takes of it, beside what is kept."""
 
+_LARGEST_AT_ONCE = 256 << 10
+"""Bytes that are written while the event loop waits."""
+
 _MOST_AT_ONCE = 64
 """Keys that are looked for while the event loop waits."""
 
@@ -170,7 +173,7 @@ class SQLiteTurnMemory(CachedTurnMemory):
 
         tidy = self._written >= _BETWEEN_CHECKPOINTS
         self._written = (0 if tidy else self._written) + len(keys) * (len(hidden) + _PAGES)
-        await self._do(write, tidy=tidy)
+        await self._do(write, at_once=len(hidden) <= _LARGEST_AT_ONCE, tidy=tidy)
 
     async def _forget(self) -> None:
         def forget(database: sqlite3.Connection) -> None:
