@@ -80,6 +80,20 @@ async def test_a_cookie_of_the_server_or_what_stands_before_it_is_sent_back(star
     assert cookies == [None, "node=n1", "node=n2"]
 
 
+async def test_headers_of_the_settings_stand_for_the_usual_ones(start: Start, legacy: LegacyServer) -> None:
+    told: list[tuple[list[str], list[str]]] = []
+
+    async def note(_: dict[str, Any], request: web.Request) -> Any:
+        told.append((request.headers.getall("user-agent"), request.headers.getall("accept")))
+        return text("noted")
+
+    legacy.tools = {"note": note}
+    headers = {"user-agent": "tides/1", "accept": "of the session, this is"}
+    servers = await start(ServerConfig(name="old", url=legacy.url, headers=headers))
+    assert (await call(servers, "note")).error is None
+    assert told == [(["tides/1"], ["application/json, text/event-stream"])]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_may_be_packed(start: Start, legacy: LegacyServer, stream: bool) -> None:
     async def much(_: dict[str, Any], request: web.Request) -> Any:

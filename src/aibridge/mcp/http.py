@@ -128,12 +128,13 @@ class SessionClient:
         self._peer = config.name
         self._patience = patience
         self._authorization = authorization(config)
-        self._connecting = replace(connecting, per_host=0, kept_for=_IDLE)
+        connecting = replace(connecting, per_host=0, kept_for=_IDLE)
         usual = CIMultiDict({"User-Agent": f"aibridge/{version('aibridge')}", "Accept-Encoding": "gzip, deflate"})
         decided = {*_OF_THE_SESSION, *_OF_THE_WIRE, *(["authorization"] if config.oauth else [])}
-        own = {name: value for name, value in config.headers.items() if name.lower() not in decided}
-        self._client = Client(self._connecting, patience, CIMultiDict({**usual, **own}))
-        self._for_others = Client(self._connecting, patience, usual)  # who must not see what is for the server
+        every = usual.copy()
+        every.update((name, value) for name, value in config.headers.items() if name.lower() not in decided)
+        self._client = Client(connecting, patience, every)
+        self._for_others = Client(connecting, patience, usual)  # who must not see what is for the server
         self._cookies = aiohttp.CookieJar()  # by which a load balancer may know the session
 
     async def aclose(self) -> None:
